@@ -1,0 +1,215 @@
+"""X: from the user's container to one matrix, and coefficients back to the same container.
+
+Nothing below this module sees a tree: a `Layout` remembers how to cut an array of coefficients, whose first
+axis runs over all features, into the leaves of the container.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+__all__ = ["Layout", "as_numbers", "is_container", "read_design"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the columns of the design matrix are spread over the leaves of the user's container.
+
+    Parameters
+    ----------
+    treedef : jax.tree_util.PyTreeDef
+        The container.
+    names : tuple of str
+        Dotted path of each leaf; ("",) if X is one array.
+    widths : tuple of int
+        Number of features of each leaf.
+    columns : tuple
+        Names of the columns of each leaf, or None for a leaf without names.
+    """
+
+    treedef: Any
+    names: tuple[str, ...]
+    widths: tuple[int, ...]
+    columns: tuple[tuple[str, ...] | None, ...]
+
+    @property
+    def n_features(self):
+        """Number of features of all leaves."""
+        return sum(self.widths)
+
+    @property
+    def is_array(self):
+        """Whether X is one array rather than a container."""
+        return self.names == ("",)
+
+    @property
+    def slices(self):
+        """Rows of the coefficient array that belong to each leaf."""
+        ends = np.cumsum(self.widths)
+        return [slice(int(end - width), int(end)) for end, width in zip(ends, self.widths, strict=True)]
+
+    def unflatten(self, leaves):
+        """Put one object per leaf into the user's container."""
+        return jax.tree.unflatten(self.treedef, list(leaves))
+
+    def split(self, coef):
+        """Cut an array whose first axis runs over the features into the user's container."""
+        return self.unflatten([coef[rows] for rows in self.slices])
+
+    def leaf_label(self, index, argument="X"):
+        """How an error message names a leaf: ``X`` or ``X['a']['b']``."""
+        return argument + self.leaf_paths()[index]
+
+    def leaf_paths(self):
+        """Path of each leaf in Python's notation."""
+        paths, _ = jax.tree_util.tree_flatten_with_path(self.unflatten(range(len(self.names))))
+        return [jax.tree_util.keystr(path) for path, _ in paths]
+
+
+def is_container(node):
+    """Whether a part of X is a container of leaves rather than an array-like.
+
+    A dict is; a sequence is if one of its elements is a container or has two dimensions.
+    """
+    if isinstance(node, dict):
+        return True
+    if not isinstance(node, list | tuple):
+        return False
+    return any(is_container(child) or _ndim(child) == 2 for child in node)
+
+
+def read_design(X, argument="X"):
+    """Read X into one matrix.
+
+    Parameters
+    ----------
+    X : array_like (n, p), or a pytree of such
+        Features; leaves share n.
+
+    Returns
+    -------
+    matrix : numpy.ndarray, shape (n, n_features)
+        float32 if every leaf is float32, otherwise float64. An array X of that type is not copied.
+    layout : Layout
+
+    Raises
+    ------
+    ValueError
+        If a leaf is not a finite numeric matrix, leaves differ in length, or there is nothing in X.
+    """
+    try:
+        paths_and_leaves, treedef = jax.tree_util.tree_flatten_with_path(X, is_leaf=lambda node: not is_container(node))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{argument} must be a container whose keys can be sorted; JAX says: {error}") from error
+    if not paths_and_leaves:
+        raise ValueError(f"{argument} has no features: it is an empty {type(X).__name__}.")
+    labels = [argument + jax.tree_util.keystr(path) for path, _ in paths_and_leaves]
+    names = tuple(_dotted(path) for path, _ in paths_and_leaves)
+    if len(set(names)) < len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(f"{argument} has different leaves with the same dotted name {twice}; rename the keys.")
+    leaves = [leaf for _, leaf in paths_and_leaves]
+    arrays = [_read_leaf(leaf, label) for leaf, label in zip(leaves, labels, strict=True)]
+    lengths = [len(array) for array in arrays]
+    if len(set(lengths)) > 1:
+        listed = ", ".join(f"{label} has {length}" for label, length in zip(labels, lengths, strict=True))
+        raise ValueError(f"All leaves of {argument} must have the same number of samples: {listed}.")
+    dtype = np.float32 if all(array.dtype == np.float32 for array in arrays) else np.float64
+    matrix = arrays[0].astype(dtype, copy=False) if len(arrays) == 1 else np.concatenate(arrays, axis=1, dtype=dtype)
+    layout = Layout(treedef, names, tuple(array.shape[1] for array in arrays), tuple(_columns(leaf) for leaf in leaves))
+    if len(matrix) == 0:
+        raise ValueError(f"{argument} has no samples: its shape is {matrix.shape}.")
+    if layout.n_features == 0:
+        raise ValueError(f"{argument} has no features: its shape is {matrix.shape}.")
+    for label, rows in zip(labels, layout.slices, strict=True):
+        check_finite(matrix[:, rows], label)
+    return matrix, layout
+
+
+def same_layout(layout, fitted, argument="X"):
+    """Raise a ValueError unless X has the structure that the model was fitted with."""
+    if layout.treedef != fitted.treedef:
+        raise ValueError(
+            f"{argument} must have the structure that the model was fitted with, "
+            f"{_describe(fitted)}; got {_describe(layout)}."
+        )
+    for index, (width, expected) in enumerate(zip(layout.widths, fitted.widths, strict=True)):
+        if width != expected:
+            raise ValueError(
+                f"{layout.leaf_label(index, argument)} has {width} features; the model was fitted with {expected}."
+            )
+    for index, (columns, expected_columns) in enumerate(zip(layout.columns, fitted.columns, strict=True)):
+        if columns is not None and expected_columns is not None and columns != expected_columns:
+            raise ValueError(
+                f"{layout.leaf_label(index, argument)} has the columns {list(columns)}; "
+                f"the model was fitted with {list(expected_columns)}."
+            )
+
+
+def as_numbers(value, label):
+    """Read an array-like of real numbers; strings, objects, complex and ragged input are a ValueError."""
+    try:
+        array = _frame_to_array(value) if _columns(value) is not None else np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{label} cannot be read as an array of numbers: {error}") from error
+    if array.dtype.kind not in "biuf":
+        # JAX's small float types (bfloat16) are numbers to NumPy only after a cast.
+        if array.dtype.kind == "V" and jax.numpy.issubdtype(array.dtype, jax.numpy.floating):
+            return array.astype(np.float32)
+        raise ValueError(f"{label} must hold real numbers; got {type(value).__name__} of dtype {array.dtype}.")
+    return array
+
+
+def check_finite(array, label):
+    """Raise a ValueError that says how many entries are NaN or infinite, and where the first one is."""
+    if np.isfinite(np.sum(array)):
+        return
+    bad = ~np.isfinite(array)
+    count = int(bad.sum())
+    if count:
+        first = tuple(int(i) for i in np.argwhere(bad)[0])
+        where = first[0] if len(first) == 1 else first
+        raise ValueError(
+            f"{label} has {count} NaN or infinite {'entry' if count == 1 else 'entries'}, the first at {where}; "
+            "drop those samples or fill them in."
+        )
+
+
+def _read_leaf(leaf, label):
+    if leaf is None:
+        raise ValueError(f"{label} is None; expected an array of shape (samples, features).")
+    array = as_numbers(leaf, label)
+    if array.ndim != 2:
+        raise ValueError(f"{label} must have two dimensions (samples, features); got shape {array.shape}.")
+    return array
+
+
+def _ndim(node):
+    if isinstance(node, list | tuple):
+        return 1 + _ndim(node[0]) if node else 1
+    return np.ndim(node)
+
+
+def _columns(leaf):
+    """Column names of a data frame, or None."""
+    columns = getattr(leaf, "columns", None)
+    return None if columns is None else tuple(str(column) for column in columns)
+
+
+def _frame_to_array(frame):
+    """Read a data frame column by column: a mixture of types would become an array of objects."""
+    columns = [np.asarray(frame[column]) for column in frame.columns]
+    for name, column in zip(frame.columns, columns, strict=True):
+        if column.dtype.kind not in "biuf":
+            raise ValueError(f"column {name!r} is of dtype {column.dtype}")
+    return np.stack(columns, axis=1) if columns else np.empty((len(frame), 0))
+
+
+def _dotted(path):
+    return jax.tree_util.keystr(path, simple=True, separator=".").replace("/", ".")
+
+
+def _describe(layout):
+    return "one array" if layout.is_array else f"{layout.treedef.node_data()[0].__name__} of {list(layout.names)}"

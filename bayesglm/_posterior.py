@@ -1,0 +1,143 @@
+"""The posterior of one problem as a function of a flat vector, in coordinates in which it looks round.
+
+A position u of the sampler is ``z = center + factor @ u`` with ``z = (intercept, coef)`` of each output, then
+log(dispersion) where it is sampled. The factor is the inverse Cholesky factor of the curvature at the mode,
+with a quadratic stand-in where the prior has kinks.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.linalg import solve_triangular
+
+from bayesglm._solver import centered, expand, gram_with_intercept
+from bayesglm.links import Link
+
+__all__ = ["Form", "Position", "Target", "log_density", "unpack", "whiten"]
+
+
+@dataclass(frozen=True)
+class Form:
+    """What decides the compiled program: hashable, equal for equal models."""
+
+    family: type
+    link: Link
+    prior: type
+    samples_dispersion: bool
+
+
+class Target(NamedTuple):
+    """Everything of a problem's posterior that is data; arrays may have a leading axis of problems."""
+
+    outputs: Any  # (m,) int
+    y: Any  # (n, m)
+    offset: Any  # (n, m)
+    strength: Any  # as the prior takes it
+    k: Any  # (), sum of the weights / dispersion: penalty * k is -log prior
+    dispersion: Any  # (), fixed value, or where the sampler starts
+    y_spread: Any  # (), standard deviation of y, the scale of the default prior of the dispersion
+    coef: Any  # (p, m), mode
+    intercept: Any  # (m,), mode
+
+
+class Position(NamedTuple):
+    """A point of the parameter space in the user's terms."""
+
+    coef: Any  # (p, m)
+    intercept: Any  # (m,)
+    dispersion: Any  # ()
+
+
+class Frame(NamedTuple):
+    """Affine map from round coordinates to parameters."""
+
+    center: Any  # (m, 1 + p)
+    factor: Any  # (m, 1 + p, 1 + p)
+    log_dispersion: Any  # ()
+    log_dispersion_sd: Any  # ()
+
+
+def whiten(X, weight, target, form):
+    """Affine map in which the posterior is round near its mode.
+
+    Returns
+    -------
+    Frame
+    """
+    total = jnp.sum(weight)
+    X, feature_mean, _ = centered(X, weight / total)
+    intercept = target.intercept + feature_mean @ target.coef
+    loss = partial(form.family.nll, link=form.link)
+    eta = target.offset + intercept + X @ target.coef
+    curvature = expand(loss, form.link.inverse, target.y, eta)[2]
+    blocks = gram_with_intercept(X, weight[:, None] * curvature) / target.dispersion
+    likelihood = jnp.diagonal(blocks, axis1=1, axis2=2)[:, 1:].T
+    prior_variance = form.prior.distribution(target.strength, target.k).variance
+    sd = 1 / jnp.sqrt(likelihood + 1 / prior_variance)
+    bend = target.k * form.prior.curvature(target.coef, target.strength, sd)
+    rows = jnp.arange(1, 1 + len(target.coef))
+    blocks = blocks.at[:, rows, rows].add(bend.T)
+    root = jnp.sqrt(jnp.diagonal(blocks, axis1=1, axis2=2))
+    identity = jnp.eye(1 + len(target.coef), dtype=X.dtype)
+
+    def inverse_factor(block, root):
+        lower = jnp.linalg.cholesky(block / root / root[:, None])
+        return solve_triangular(lower.T, identity) / root[:, None]
+
+    factor = jax.vmap(inverse_factor)(blocks, root)
+    # Back from centered features: the intercept takes up what the feature means contribute.
+    factor = factor.at[:, 0].add(-jnp.einsum("p,mpu->mu", feature_mean, factor[:, 1:]))
+    center = jnp.concatenate([target.intercept[:, None], target.coef.T], 1)
+    spread = jnp.sqrt(2 / (total * target.y.shape[1]))
+    return Frame(center, factor, jnp.log(target.dispersion), spread)
+
+
+def unpack(u, target, frame, form):
+    """Parameters at the round coordinates u, shape (m * (1 + p) [+ 1],)."""
+    m, width = frame.center.shape
+    z = frame.center + jnp.einsum("mij,mj->mi", frame.factor, u[: m * width].reshape(m, width))
+    dispersion = target.dispersion
+    if form.samples_dispersion:
+        dispersion = jnp.exp(frame.log_dispersion + frame.log_dispersion_sd * u[-1])
+    return Position(z[:, 1:].T, z[:, 0], dispersion)
+
+
+def log_density(position, X, weight, target, intercept_prior, dispersion_prior, form):
+    """Log posterior density, up to the terms of y alone, in (coef, intercept, log dispersion).
+
+    Parameters
+    ----------
+    intercept_prior : NumPyro distribution or None
+        Of the intercepts of all outputs of the model; None is flat.
+    dispersion_prior : NumPyro distribution or None
+        None is the family's default.
+    """
+    eta = target.offset + position.intercept + X @ position.coef
+    nll = jnp.sum(weight[:, None] * form.family.nll(target.y, eta, form.link))
+    log_prob = -nll / position.dispersion
+    log_prob = log_prob + form.prior.distribution(target.strength, target.k).log_prob(position.coef)
+    if intercept_prior is not None:
+        log_prob = log_prob + jnp.sum(log_intercept_prior(position.intercept, target.outputs, intercept_prior))
+    if form.samples_dispersion:
+        normalizer = form.family.log_normalizer(target.y, position.dispersion)
+        log_prob = log_prob - jnp.sum(weight[:, None] * normalizer) + jnp.log(position.dispersion)
+        log_prob = log_prob + log_dispersion_prior(position.dispersion, target, dispersion_prior, form)
+    return log_prob
+
+
+def log_intercept_prior(intercept, outputs, intercept_prior):
+    """Log prior density of each intercept; a prior with a batch shape has one member per output."""
+    if intercept_prior.batch_shape == ():
+        return intercept_prior.log_prob(intercept)
+    n_outputs = intercept_prior.batch_shape[0]
+    everywhere = jax.vmap(lambda b: intercept_prior.log_prob(jnp.broadcast_to(b, (n_outputs,))))(intercept)
+    return everywhere[jnp.arange(len(outputs)), outputs]
+
+
+def log_dispersion_prior(dispersion, target, dispersion_prior, form):
+    """Log prior density of the dispersion."""
+    prior = form.family.dispersion_prior(target.y_spread) if dispersion_prior is None else dispersion_prior
+    return prior.log_prob(dispersion)

@@ -1,0 +1,98 @@
+"""Data, strengths and outputs as the arrays that solvers and samplers take.
+
+Outputs that no group couples are independent problems of one output each and are solved as one batch; outputs
+that groups couple form one problem together. A `Batch` holds all problems with the same number of outputs.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+__all__ = ["Batch", "Data", "make_batches", "per_output"]
+
+
+class Data(NamedTuple):
+    """What the user handed over, as arrays."""
+
+    X: Any  # (n, p)
+    y: Any  # (n, outputs)
+    weight: Any  # (n,)
+    offset: Any  # (n, outputs)
+
+
+class Batch(NamedTuple):
+    """B problems of m outputs each; features and weights are shared."""
+
+    outputs: Any  # (B, m) int: which outputs of the model
+    y: Any  # (B, n, m)
+    offset: Any  # (B, n, m)
+    strength: Any  # leaves (B, ...), as the prior takes them
+
+
+def make_batches(data, strength):
+    """Split the outputs into independent problems, those of equal size in one batch.
+
+    Parameters
+    ----------
+    data : Data
+    strength : numpy.ndarray or tuple
+        As from `read_strength`.
+
+    Returns
+    -------
+    list of Batch
+    """
+    dtype = data.X.dtype
+    blocks = _coupled_outputs(strength, data.y.shape[1])
+    batches = []
+    for size in sorted({len(block) for block in blocks}):
+        outputs = np.array([block for block in blocks if len(block) == size])
+        batches.append(
+            Batch(
+                outputs,
+                np.stack([data.y[:, block] for block in outputs]),
+                np.stack([data.offset[:, block] for block in outputs]),
+                _split_strength(strength, outputs, dtype),
+            )
+        )
+    return batches
+
+
+def per_output(batches, values):
+    """Put results of batches, leaves (B, ..., m), together along a last axis of all outputs."""
+    order = np.concatenate([batch.outputs.ravel() for batch in batches])
+    joined = np.concatenate([np.concatenate(list(value), axis=-1) for value in values], axis=-1)
+    return joined[..., np.argsort(order)]
+
+
+def is_grouped(strength):
+    """Whether a strength is that of groups: (per group, group of each coefficient)."""
+    return isinstance(strength, tuple) and strength[1].dtype.kind == "i"
+
+
+def _coupled_outputs(strength, n_outputs):
+    """Sets of outputs that are connected by groups."""
+    label = np.arange(n_outputs)
+    if is_grouped(strength):
+        groups, n_groups = strength[1], len(strength[0])
+        for group in range(n_groups if n_outputs > 1 else 0):
+            members = np.unique(np.nonzero(groups == group)[1])
+            label[np.isin(label, label[members])] = label[members].min(initial=n_outputs)
+    return [np.flatnonzero(label == value) for value in np.unique(label)]
+
+
+def _split_strength(strength, outputs, dtype):
+    if not is_grouped(strength):
+        parts = strength if isinstance(strength, tuple) else (strength,)
+        split = tuple(np.stack([part[:, block] for block in outputs]).astype(dtype) for part in parts)
+        return split if isinstance(strength, tuple) else split[0]
+    size, groups = strength
+    used = [np.unique(groups[:, block][groups[:, block] < len(size)]) for block in outputs]
+    n_groups = max(len(ids) for ids in used)
+    sizes = np.zeros((len(outputs), n_groups), dtype)
+    local = np.full((len(outputs), len(groups), outputs.shape[1]), n_groups)
+    for b, (block, ids) in enumerate(zip(outputs, used, strict=True)):
+        sizes[b, : len(ids)] = size[ids]
+        for new, old in enumerate(ids):
+            local[b][groups[:, block] == old] = new
+    return sizes, local

@@ -1,0 +1,257 @@
+"""regularizer_strength: from the user's tree to one number per coefficient or per group.
+
+X decides how a strength is read: at a container of X, the same kind of container or one value for everything
+below; at a leaf, a number or an array that broadcasts to the leaf's coefficients.
+"""
+
+import sys
+
+import numpy as np
+
+from bayesglm._design import as_numbers
+from bayesglm.priors import ElasticNet, GroupLasso, UnRegularized
+
+__all__ = ["read_groups", "read_strength"]
+
+ARGUMENT = "regularizer_strength"
+
+
+def read_strength(strength, prior, layout, n_outputs, *, population):
+    """Read a strength for one prior.
+
+    Parameters
+    ----------
+    strength : None, number, array_like or tree
+        As the user wrote it; None means 1.0, for ElasticNet (1.0, 0.5).
+    prior : object
+        A regularizer of `bayesglm.priors`.
+    layout : Layout
+        Leaves of X.
+    n_outputs : int
+        Number of columns of the coefficient array.
+    population : bool
+        Whether coefficients have an output axis for the user.
+
+    Returns
+    -------
+    numpy.ndarray or tuple
+        Shape (n_features, n_outputs) for UnRegularized, Ridge and Lasso; a pair of such for ElasticNet; for
+        GroupLasso the strengths (n_groups,) and the group of each coefficient (n_features, n_outputs).
+
+    Raises
+    ------
+    ValueError
+        If the strength does not fit X, or a value is negative, NaN or infinite.
+    """
+    reader = _Reader(layout, n_outputs, population)
+    if isinstance(prior, UnRegularized):
+        if strength is not None:
+            raise ValueError(
+                f"{ARGUMENT} is {strength!r}, but there is no regularizer for it: "
+                "name one ('Ridge', 'Lasso', 'ElasticNet' or 'GroupLasso')."
+            )
+        return np.zeros((layout.n_features, n_outputs))
+    if isinstance(prior, GroupLasso):
+        groups, n_groups = read_groups(prior.mask, layout, n_outputs, population=population)
+        return reader.per_group(strength, n_groups, prior.mask is None), groups
+    if isinstance(prior, ElasticNet):
+        size, ratio = _split_elastic_net(strength)
+        size, ratio = reader.per_coefficient(size, ARGUMENT), reader.per_coefficient(ratio, "the ratio of " + ARGUMENT)
+        if not ((ratio > 0) & (ratio <= 1)).all():
+            wrong = ratio[~((ratio > 0) & (ratio <= 1))][0]
+            raise ValueError(f"The ratio of {ARGUMENT} must be above 0 and at most 1 (0 is Ridge); got {wrong:g}.")
+        return size, ratio
+    return reader.per_coefficient(1.0 if strength is None else strength, ARGUMENT)
+
+
+def read_groups(mask, layout, n_outputs, *, population):
+    """Read the groups of GroupLasso.
+
+    Returns
+    -------
+    groups : numpy.ndarray of int, shape (n_features, n_outputs)
+        Group of each coefficient; n_groups for those in no group.
+    n_groups : int
+
+    Raises
+    ------
+    ValueError
+        If the mask does not fit X, is not 0/1, has an empty group or puts a coefficient into two.
+    """
+    if mask is None:
+        leaf = np.repeat(np.arange(len(layout.widths)), layout.widths)
+        return leaf[:, None] * n_outputs + np.arange(n_outputs), len(layout.widths) * n_outputs
+    array = _read_mask(mask, layout, n_outputs, population)
+    n_groups = len(array)
+    if n_groups == 0:
+        raise ValueError("mask has no groups: its first axis is empty.")
+    if not np.isin(array, (0, 1)).all():
+        raise ValueError(f"mask must hold zeros and ones; got {array[~np.isin(array, (0, 1))][0]:g}.")
+    member = array.astype(bool)
+    empty = np.flatnonzero(~member.any(axis=(1, 2)))
+    if empty.size:
+        raise ValueError(f"mask has groups without a member: {empty.tolist()}.")
+    twice = np.argwhere(member.sum(axis=0) > 1)
+    if twice.size:
+        where = tuple(int(i) for i in (twice[0] if population else twice[0][:1]))
+        raise ValueError(f"mask puts coefficient {where} into more than one group; a coefficient may be in one at most.")
+    return np.where(member.any(axis=0), member.argmax(axis=0), n_groups), n_groups
+
+
+class _Reader:
+    """Walks a strength along the containers of X."""
+
+    def __init__(self, layout, n_outputs, population):
+        self.layout = layout
+        self.n_outputs = n_outputs
+        self.population = population
+
+    def per_coefficient(self, value, argument):
+        """One number per coefficient, shape (n_features, n_outputs)."""
+        leaves = self._walk(value, self._skeleton(), argument, self._coefficients)
+        return np.concatenate([leaves[index] for index in range(len(self.layout.widths))])
+
+    def per_group(self, value, n_groups, default_groups):
+        """One number per group, shape (n_groups,)."""
+        value = 1.0 if value is None else value
+        one_list = isinstance(value, list | tuple) and all(np.ndim(element) == 0 for element in value)
+        if one_list or not isinstance(value, dict | list | tuple):
+            array = _read_numbers(value, ARGUMENT)
+            if array.ndim == 0 or array.shape == (n_groups,):
+                return np.array(np.broadcast_to(array, (n_groups,)))
+        if not default_groups or self.layout.is_array:
+            raise ValueError(
+                f"{ARGUMENT} must be a number or one number per group, shape ({n_groups},); got {_came(value)}."
+            )
+        leaves = self._walk(value, self._skeleton(), ARGUMENT, self._group_of_leaf)
+        return np.concatenate([leaves[index] for index in range(len(self.layout.widths))])
+
+    def _skeleton(self):
+        """X's container, with the index of the leaf in place of each leaf."""
+        return self.layout.unflatten(range(len(self.layout.widths)))
+
+    def _walk(self, value, node, label, read_leaf):
+        """Values of the leaves below `node`, by index of the leaf."""
+        if isinstance(node, int):
+            return {node: read_leaf(value, node, label)}
+        if isinstance(node, dict) and isinstance(value, dict):
+            self._same_keys(value, node, label)
+            pairs = [(value[key], child, f"{label}[{key!r}]") for key, child in node.items()]
+        elif isinstance(node, list | tuple) and isinstance(value, list | tuple):
+            if len(value) != len(node):
+                raise ValueError(f"{label} must have one element per element of X, {len(node)}; got {len(value)}.")
+            pairs = [(v, child, f"{label}[{i}]") for i, (v, child) in enumerate(zip(value, node, strict=True))]
+        elif isinstance(value, dict):
+            raise ValueError(f"{label} must be a {type(node).__name__} like X there, or one number; got {_came(value)}.")
+        else:
+            children = node.values() if isinstance(node, dict) else node
+            pairs = [(value, child, label) for child in children]
+        merged = {}
+        for child_value, child, child_label in pairs:
+            merged |= self._walk(child_value, child, child_label, read_leaf)
+        return merged
+
+    @staticmethod
+    def _same_keys(value, node, label):
+        missing = [key for key in node if key not in value]
+        extra = [key for key in value if key not in node]
+        if missing or extra:
+            parts = [f"missing {missing}"] * bool(missing) + [f"unknown {extra}"] * bool(extra)
+            raise ValueError(f"{label} must have the keys of X, {list(node)}: {', '.join(parts)}.")
+
+    def _coefficients(self, value, index, label):
+        """Broadcast a value to one leaf's coefficients."""
+        width = self.layout.widths[index]
+        array = _read_numbers(value, label)
+        allowed = [(), (width,)]
+        if self.population:
+            allowed += [(1, self.n_outputs), (width, 1), (width, self.n_outputs)]
+        if array.shape not in allowed:
+            raise ValueError(f"{self._at_leaf(label, index)} must be a number or an array of shape "
+                             f"{' or '.join(map(str, allowed[1:]))}; got shape {array.shape}.")
+        column = array[:, None] if array.ndim == 1 else array
+        return np.broadcast_to(column, (width, self.n_outputs))
+
+    def _group_of_leaf(self, value, index, label):
+        """Broadcast a value to one leaf's default groups, one per output."""
+        array = _read_numbers(value, label)
+        if array.shape not in [(), (1, self.n_outputs)][: 2 if self.population else 1]:
+            expected = f"a number or an array of shape (1, {self.n_outputs})" if self.population else "a number"
+            raise ValueError(f"{self._at_leaf(label, index)} must be {expected}, since the leaf is one group "
+                             f"per output; got shape {array.shape}.")
+        return np.broadcast_to(array.ravel(), (self.n_outputs,))
+
+    def _at_leaf(self, label, index):
+        """Label of a value at a leaf, also when one value was given for several leaves."""
+        leaf = self.layout.leaf_paths()[index]
+        return label if label.endswith(leaf) else f"{label} at the leaf X{leaf}"
+
+
+def _read_numbers(value, label):
+    """An array of finite numbers >= 0."""
+    if value is None or isinstance(value, str | dict):
+        raise ValueError(f"{label} must be a number or an array of numbers; got {_came(value)}.")
+    if _is_distribution(value):
+        raise ValueError(
+            f"{label} is a distribution ({type(value).__name__}): `fit` needs numbers, since the joint mode over "
+            "coefficients and strengths is degenerate."
+        )
+    array = as_numbers(value, label).astype(np.float64)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{label} must be finite; got {array[~np.isfinite(array)][0] if array.ndim else array}.")
+    if (array < 0).any():
+        raise ValueError(f"{label} must not be negative; got {array.min():g}.")
+    return array
+
+
+def _split_elastic_net(strength):
+    """Strength and ratio; only a plain tuple at the root is a pair."""
+    if strength is None:
+        return 1.0, 0.5
+    if type(strength) is not tuple:
+        return strength, 0.5
+    if len(strength) != 2:
+        raise ValueError(f"{ARGUMENT} of ElasticNet must be a pair (strength, ratio); got {len(strength)} elements.")
+    return strength
+
+
+def _read_mask(mask, layout, n_outputs, population):
+    """Mask as one array of shape (n_groups, n_features, n_outputs)."""
+    if isinstance(mask, dict) or (isinstance(mask, list | tuple) and not layout.is_array):
+        leaves = _mask_leaves(mask, layout)
+        labels = [layout.leaf_label(i, "mask") for i in range(len(leaves))]
+    else:
+        leaves, labels = [mask], ["mask"]
+    arrays = [as_numbers(leaf, label) for leaf, label in zip(leaves, labels, strict=True)]
+    widths = layout.widths if len(arrays) == len(layout.widths) else (layout.n_features,)
+    for array, width, label in zip(arrays, widths, labels, strict=True):
+        expected = (width, n_outputs) if population else (width,)
+        if array.ndim != 1 + len(expected) or array.shape[1:] != expected:
+            raise ValueError(f"{label} must have shape (n_groups, {', '.join(map(str, expected))}); got {array.shape}.")
+        if len(array) != len(arrays[0]):
+            raise ValueError(f"All leaves of mask must have the same number of groups: {labels[0]} has "
+                             f"{len(arrays[0])}, {label} has {len(array)}.")
+    return np.concatenate([a.reshape(len(a), w, n_outputs) for a, w in zip(arrays, widths, strict=True)], axis=1)
+
+
+def _mask_leaves(mask, layout):
+    import jax
+
+    skeleton = layout.unflatten(range(len(layout.widths)))
+    try:
+        leaves = jax.tree.structure(skeleton).flatten_up_to(mask)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"mask must be an array or have the structure of X: {error}") from error
+    return leaves
+
+
+def _is_distribution(value):
+    """Whether a value is a NumPyro distribution; if NumPyro was never imported, it is not."""
+    numpyro_distributions = sys.modules.get("numpyro.distributions")
+    return numpyro_distributions is not None and isinstance(value, numpyro_distributions.Distribution)
+
+
+def _came(value):
+    """How an error message shows what came."""
+    shape = getattr(value, "shape", None)
+    return f"{type(value).__name__} of shape {shape}" if shape is not None else repr(value)

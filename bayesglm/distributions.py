@@ -1,0 +1,193 @@
+"""Priors of penalized GLMs that NumPyro does not have, as NumPyro distributions.
+
+Both are the normalized densities whose negative logarithm is a penalty:
+
+=============  =======================================  ==========================================
+distribution   density                                  normalizer
+=============  =======================================  ==========================================
+`ElasticNet`   exp(-l1 abs(b) - l2 b^2 / 2)             sqrt(2 pi / l2) erfcx(l1 / sqrt(2 l2))
+`GroupLaplace` exp(-rate norm2(b)), b of d components   2^d pi^((d-1)/2) gamma((d+1)/2) / rate^d
+=============  =======================================  ==========================================
+
+The normalizers matter as soon as a rate is itself random.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax.scipy.special import erfcx, gammaln
+from numpyro.distributions import constraints
+from numpyro.distributions.util import promote_shapes, validate_sample
+from numpyro.util import is_prng_key
+
+from bayesglm._groups import group_norms, group_sizes, spread
+
+__all__ = ["ElasticNet", "GroupLaplace"]
+
+
+class ElasticNet(dist.Distribution):
+    """Elastic-net distribution, density proportional to ``exp(-l1 |b| - l2 b**2 / 2)``.
+
+    ``l2 = 0`` is the Laplace distribution of scale ``1 / l1``; ``l1 = 0`` is the normal distribution of
+    precision ``l2``. At least one of the two must be positive.
+
+    Parameters
+    ----------
+    l1, l2 : array_like
+        Rates, not negative; they broadcast to the batch shape. Units: 1 / b and 1 / b**2.
+
+    Notes
+    -----
+    The normalizer uses the scaled complementary error function, which neither overflows nor cancels for
+    any ratio of the rates. Source: Hans (2011), "Elastic net regression modeling with the orthant normal
+    prior", JASA 106.
+    """
+
+    arg_constraints = {"l1": constraints.nonnegative, "l2": constraints.nonnegative}
+    support = constraints.real
+    reparametrized_params = []
+
+    def __init__(self, l1=1.0, l2=1.0, *, validate_args=None):
+        self.l1, self.l2 = promote_shapes(l1, l2)
+        batch_shape = jnp.broadcast_shapes(jnp.shape(l1), jnp.shape(l2))
+        super().__init__(batch_shape=batch_shape, validate_args=validate_args)
+
+    @property
+    def log_normalizer(self):
+        """Logarithm of the integral of the unnormalized density, of the batch shape."""
+        has_l1, has_l2 = self.l1 > 0, self.l2 > 0
+        l1 = jnp.where(has_l1, self.l1, 1.0)
+        l2 = jnp.where(has_l2, self.l2, 1.0)
+        ratio = jnp.where(has_l1, l1, 0.0) / jnp.sqrt(2 * l2)
+        both = 0.5 * jnp.log(2 * jnp.pi / l2) + jnp.log(erfcx(ratio))
+        return jnp.where(has_l2, both, jnp.log(2.0) - jnp.log(l1))
+
+    @validate_sample
+    def log_prob(self, value):
+        """Log density at ``value``, of shape ``sample_shape + batch_shape``."""
+        return -self.l1 * jnp.abs(value) - 0.5 * self.l2 * value**2 - self.log_normalizer
+
+    def sample(self, key, sample_shape=()):
+        """Exact draws: rejection from an exponential, accepted with probability above 0.76."""
+        assert is_prng_key(key)
+        shape = self.shape(sample_shape)
+        dtype = jnp.result_type(self.l1, self.l2, float)
+        rate = jnp.broadcast_to((self.l1 + jnp.sqrt(self.l1**2 + 4 * self.l2)) / 2, shape).astype(dtype)
+        key_sign, key_size = jax.random.split(key)
+
+        def propose(state):
+            key, size, done = state
+            key, key_proposal, key_accept = jax.random.split(key, 3)
+            proposal = jax.random.exponential(key_proposal, shape, dtype) / rate
+            log_accept = -0.5 * self.l2 * (proposal - 1 / rate) ** 2
+            accept = jnp.log(jax.random.uniform(key_accept, shape, dtype)) <= log_accept
+            return key, jnp.where(done, size, proposal), done | accept
+
+        start = key_size, jnp.zeros(shape, dtype), jnp.zeros(shape, bool)
+        _, size, _ = jax.lax.while_loop(lambda state: ~jnp.all(state[2]), propose, start)
+        return jnp.where(jax.random.bernoulli(key_sign, shape=shape), size, -size)
+
+    @property
+    def mean(self):
+        """Zero, of the batch shape."""
+        return jnp.zeros(self.batch_shape)
+
+    @property
+    def variance(self):
+        """Variance, of the batch shape."""
+        has_l2 = self.l2 > 0
+        l2 = jnp.where(has_l2, self.l2, 1.0)
+        l1 = jnp.where(has_l2 | (self.l1 > 0), self.l1, 1.0)
+        # |b| is a normal around -l1/l2 cut off at 0; with z = l1/sqrt(l2) its second moment is
+        # (1 + z^2 - z h(z)) / l2, h the hazard of the standard normal.
+        z = l1 / jnp.sqrt(l2)
+        hazard = jnp.sqrt(2 / jnp.pi) / erfcx(z / jnp.sqrt(2.0))
+        # The closed form cancels for large z, where |b| is nearly exponential of rate l1.
+        safe = jnp.where(z > 0, z, 1.0)
+        series = 2 / safe**2 * (1 - 5 / safe**2 + 37 / safe**4)
+        scaled = jnp.where(z > 50.0, series, 1 + z**2 - z * hazard)
+        laplace = 2 / jnp.where(has_l2, 1.0, l1) ** 2
+        return jnp.broadcast_to(jnp.where(has_l2, scaled / l2, laplace), self.batch_shape)
+
+
+class GroupLaplace(dist.Distribution):
+    """Joint distribution of coefficients in groups, density proportional to ``exp(-sum_g rate_g |b_g|_2)``.
+
+    A group of one component is a Laplace distribution of scale ``1 / rate``. A group of d components has
+    ``|b_g|`` distributed as Gamma(d, rate) and a direction uniform on the sphere. This is not the symmetric
+    multivariate Laplace distribution of Kotz, whose density is unbounded at zero for d > 1.
+
+    Parameters
+    ----------
+    rate : array_like, shape (..., n_groups)
+        Positive rates, units 1 / b; leading axes are the batch shape.
+    groups : array_like of int
+        Group of each component; its shape is the event shape. Components with the value ``n_groups``
+        belong to no group: their density is flat (improper), and `sample` draws them from the standard
+        normal distribution, as NumPyro's masked distributions do.
+
+    Notes
+    -----
+    Source: Kyung, Gill, Ghosh and Casella (2010), "Penalized regression, standard errors, and Bayesian
+    lassos", Bayesian Analysis 5.
+    """
+
+    arg_constraints = {"rate": constraints.independent(constraints.positive, 1), "groups": constraints.dependent}
+    reparametrized_params = ["rate"]
+    pytree_data_fields = ("rate", "groups")
+
+    def __init__(self, rate, groups, *, validate_args=None):
+        self.rate, self.groups = jnp.asarray(rate), jnp.asarray(groups)
+        super().__init__(
+            batch_shape=jnp.shape(rate)[:-1], event_shape=jnp.shape(groups), validate_args=validate_args
+        )
+
+    @constraints.dependent_property(is_discrete=False)
+    def support(self):
+        """Real arrays of the event shape."""
+        return constraints.independent(constraints.real, len(self.event_shape))
+
+    @property
+    def n_groups(self):
+        """Number of groups."""
+        return jnp.shape(self.rate)[-1]
+
+    @property
+    def sizes(self):
+        """Number of components of each group, shape (n_groups,)."""
+        return group_sizes(self.groups, self.n_groups)
+
+    @property
+    def log_normalizer(self):
+        """Logarithm of the integral of the unnormalized density, of the batch shape."""
+        size = self.sizes.astype(jnp.result_type(float))
+        volume = size * jnp.log(2.0) + (size - 1) / 2 * jnp.log(jnp.pi) + gammaln((size + 1) / 2)
+        return jnp.sum(volume - size * jnp.log(self.rate), -1)
+
+    @validate_sample
+    def log_prob(self, value):
+        """Log density at ``value`` (..., *event_shape); zero groups have gradient zero."""
+        norms = group_norms(value, self.groups, self.n_groups)
+        return -jnp.sum(self.rate * norms, -1) - self.log_normalizer
+
+    def sample(self, key, sample_shape=()):
+        """Exact draws: a Gamma-distributed length and a uniform direction for each group."""
+        assert is_prng_key(key)
+        key_length, key_direction = jax.random.split(key)
+        shape = self.shape(sample_shape)
+        normal = jax.random.normal(key_direction, shape, self.rate.dtype)
+        norms = group_norms(normal, self.groups, self.n_groups)
+        length = jax.random.gamma(key_length, jnp.maximum(self.sizes, 1).astype(self.rate.dtype), norms.shape)
+        stretch = length / (self.rate * jnp.where(norms > 0, norms, 1.0))
+        return normal * spread(stretch, self.groups, 1.0)
+
+    @property
+    def mean(self):
+        """Zero, of the batch and event shape."""
+        return jnp.zeros(self.shape())
+
+    @property
+    def variance(self):
+        """Variance of each component, (d + 1) / rate**2; infinite for components in no group."""
+        variance = (self.sizes + 1) / self.rate**2
+        return spread(variance, self.groups, jnp.inf)

@@ -1,0 +1,266 @@
+"""Regularizers, each a penalty and the prior that it is.
+
+With k = W / dispersion (W the sum of the sample weights), ``exp(-k * penalty)`` is the prior's density up to
+a constant that the distribution supplies:
+
+==============  ========================================  =================================================
+regularizer     penalty                                   prior of a coefficient
+==============  ========================================  =================================================
+`UnRegularized` 0                                         flat
+`Ridge`         sum s w^2 / 2                             Normal(0, 1 / sqrt(k s))
+`Lasso`         sum s abs(w)                              Laplace(0, 1 / (k s))
+`ElasticNet`    sum s (r abs(w) + (1 - r) w^2 / 2)        density ~ exp(-k s (r abs(w) + (1 - r) w^2 / 2))
+`GroupLasso`    sum over groups s_g sqrt(p_g) norm2(w_g)  density ~ exp(-k s_g sqrt(p_g) norm2(w_g))
+==============  ========================================  =================================================
+
+Each class is one room: the formulas stand side by side and speak of an array of coefficients of any shape.
+`strength` is an array of that shape for `Ridge` and `Lasso`, a pair of them (strength, ratio) for
+`ElasticNet`, and (strengths of the groups, group of each coefficient) for `GroupLasso`. Strength 0 is flat.
+NumPyro is imported by the method that needs it, since a fit does not.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+
+from bayesglm._groups import group_norms, group_sizes, spread
+
+__all__ = ["ElasticNet", "GroupLasso", "Lasso", "Ridge", "UnRegularized"]
+
+
+@dataclass(frozen=True)
+class UnRegularized:
+    """No penalty: a flat prior."""
+
+    smooth: ClassVar[bool] = True
+
+    @staticmethod
+    def penalty(coef, strength):
+        """Zero."""
+        return jnp.zeros((), coef.dtype)
+
+    @staticmethod
+    def prox(coef, strength, step):
+        """Return `coef`: nothing pulls on it."""
+        return coef
+
+    @staticmethod
+    def common(metric, strength):
+        """Metric in which `prox` may be taken: any."""
+        return metric
+
+    @staticmethod
+    def curvature(coef, strength, sd):
+        """Zero."""
+        return jnp.zeros_like(coef)
+
+    @staticmethod
+    def is_flat(strength):
+        """Which coefficients have a flat prior: all."""
+        return jnp.ones_like(strength, bool)
+
+    @staticmethod
+    def distribution(strength, k):
+        """Flat density; a draw, where one is asked for, is standard normal."""
+        import numpyro.distributions as dist
+
+        return dist.Normal(jnp.zeros_like(strength), 1.0).mask(False).to_event(jnp.ndim(strength))
+
+
+@dataclass(frozen=True)
+class Ridge:
+    """Sum of s w^2 / 2: a normal prior of precision k s."""
+
+    smooth: ClassVar[bool] = True
+
+    @staticmethod
+    def penalty(coef, strength):
+        """Penalty, a scalar."""
+        return 0.5 * jnp.sum(strength * coef**2)
+
+    @staticmethod
+    def prox(coef, strength, step):
+        """Minimizer over w of (w - coef)^2 / (2 step) + penalty(w)."""
+        return coef / (1 + step * strength)
+
+    @staticmethod
+    def common(metric, strength):
+        """Metric in which `prox` may be taken: any."""
+        return metric
+
+    @staticmethod
+    def curvature(coef, strength, sd):
+        """Curvature of the penalty, averaged over a posterior of standard deviation `sd`."""
+        return strength
+
+    @staticmethod
+    def is_flat(strength):
+        """Which coefficients have a flat prior."""
+        return strength == 0
+
+    @staticmethod
+    def distribution(strength, k):
+        """Prior with density proportional to exp(-k penalty)."""
+        import numpyro.distributions as dist
+
+        proper, rate = _proper(k * strength)
+        return dist.Normal(0.0, 1 / jnp.sqrt(rate)).mask(proper).to_event(jnp.ndim(strength))
+
+
+@dataclass(frozen=True)
+class Lasso:
+    """Sum of s abs(w): a Laplace prior of scale 1 / (k s)."""
+
+    smooth: ClassVar[bool] = False
+
+    @staticmethod
+    def penalty(coef, strength):
+        """Penalty, a scalar."""
+        return jnp.sum(strength * jnp.abs(coef))
+
+    @staticmethod
+    def prox(coef, strength, step):
+        """Minimizer over w of (w - coef)^2 / (2 step) + penalty(w): the soft threshold."""
+        return jnp.sign(coef) * jnp.maximum(jnp.abs(coef) - step * strength, 0.0)
+
+    @staticmethod
+    def common(metric, strength):
+        """Metric in which `prox` may be taken: any."""
+        return metric
+
+    @staticmethod
+    def curvature(coef, strength, sd):
+        """Curvature of the quadratic that touches the penalty at the typical size of the coefficient."""
+        return strength / jnp.sqrt(coef**2 + sd**2)
+
+    @staticmethod
+    def is_flat(strength):
+        """Which coefficients have a flat prior."""
+        return strength == 0
+
+    @staticmethod
+    def distribution(strength, k):
+        """Prior with density proportional to exp(-k penalty)."""
+        import numpyro.distributions as dist
+
+        proper, rate = _proper(k * strength)
+        return dist.Laplace(0.0, 1 / rate).mask(proper).to_event(jnp.ndim(strength))
+
+
+@dataclass(frozen=True)
+class ElasticNet:
+    """Sum of s (r abs(w) + (1 - r) w^2 / 2), 0 < r <= 1: between `Ridge` and `Lasso`."""
+
+    smooth: ClassVar[bool] = False
+
+    @staticmethod
+    def penalty(coef, strength):
+        """Penalty, a scalar."""
+        size, ratio = strength
+        return jnp.sum(size * (ratio * jnp.abs(coef) + 0.5 * (1 - ratio) * coef**2))
+
+    @staticmethod
+    def prox(coef, strength, step):
+        """Minimizer over w of (w - coef)^2 / (2 step) + penalty(w): threshold, then shrink."""
+        size, ratio = strength
+        return Ridge.prox(Lasso.prox(coef, size * ratio, step), size * (1 - ratio), step)
+
+    @staticmethod
+    def common(metric, strength):
+        """Metric in which `prox` may be taken: any."""
+        return metric
+
+    @staticmethod
+    def curvature(coef, strength, sd):
+        """Sum of the curvatures of the two parts."""
+        size, ratio = strength
+        return Lasso.curvature(coef, size * ratio, sd) + size * (1 - ratio)
+
+    @staticmethod
+    def is_flat(strength):
+        """Which coefficients have a flat prior."""
+        return strength[0] == 0
+
+    @staticmethod
+    def distribution(strength, k):
+        """Prior with density proportional to exp(-k penalty)."""
+        from bayesglm import distributions
+
+        size, ratio = strength
+        proper, rate = _proper(k * size)
+        elastic = distributions.ElasticNet(rate * ratio, rate * (1 - ratio))
+        return elastic.mask(proper).to_event(jnp.ndim(size))
+
+
+@dataclass(frozen=True)
+class GroupLasso:
+    """Sum over groups of s_g sqrt(p_g) norm2(w_g): keeps or drops whole groups.
+
+    Parameters
+    ----------
+    mask : array_like or tree of array_like, optional
+        Zeros and ones of shape (n_groups, *coef.shape), or a tree like X with leaves
+        (n_groups, *leaf's coef.shape). A coefficient may be in one group at most; those in none are flat.
+        Groups may span leaves and outputs. Default: one group per leaf and output.
+    """
+
+    mask: Any = None
+    smooth: ClassVar[bool] = False
+
+    @staticmethod
+    def penalty(coef, strength):
+        """Penalty, a scalar; a group that spans leaves or outputs has one joint norm."""
+        rate, groups = GroupLasso._rates(strength)
+        return jnp.sum(rate * group_norms(coef, groups, rate.shape[-1]))
+
+    @staticmethod
+    def prox(coef, strength, step):
+        """Minimizer over w of |w - coef|^2 / (2 step) + penalty(w); `step` is constant within groups."""
+        rate, groups = GroupLasso._rates(strength)
+        norms = spread(group_norms(coef, groups, rate.shape[-1]), groups, 1.0)
+        threshold = step * spread(rate, groups, 0.0)
+        keep = norms > threshold
+        return jnp.where(keep | (threshold == 0), coef * (1 - threshold / jnp.where(keep, norms, 1.0)), 0.0)
+
+    @staticmethod
+    def common(metric, strength):
+        """Metric in which `prox` may be taken: constant within groups, the largest value in each."""
+        size, groups = strength
+        largest = jnp.zeros(size.shape[-1] + 1, metric.dtype).at[groups].max(metric)
+        return jnp.where(groups < size.shape[-1], largest[groups], metric)
+
+    @staticmethod
+    def curvature(coef, strength, sd):
+        """Curvature of the quadratic that touches the penalty at the typical length of the group."""
+        rate, groups = GroupLasso._rates(strength)
+        norms = group_norms(jnp.sqrt(coef**2 + sd**2), groups, rate.shape[-1])
+        return spread(rate / jnp.where(norms > 0, norms, 1.0), groups, 0.0)
+
+    @staticmethod
+    def is_flat(strength):
+        """Which coefficients have a flat prior: those in no group or in one of strength 0."""
+        size, groups = strength
+        return spread(size == 0, groups, True)
+
+    @staticmethod
+    def distribution(strength, k):
+        """Prior with density proportional to exp(-k penalty)."""
+        from bayesglm import distributions
+
+        rate, groups = GroupLasso._rates(strength)
+        proper, safe = _proper(k * rate)
+        groups = jnp.where(spread(proper, groups, False), groups, rate.shape[-1])
+        return distributions.GroupLaplace(safe, groups)
+
+    @staticmethod
+    def _rates(strength):
+        size, groups = strength
+        sizes = group_sizes(groups, size.shape[-1])
+        return size * jnp.sqrt(sizes.astype(size.dtype)), groups
+
+
+def _proper(rate):
+    """Where the rate is positive, and the rate with ones elsewhere, so that no formula divides by zero."""
+    proper = rate > 0
+    return proper, jnp.where(proper, rate, 1.0)
