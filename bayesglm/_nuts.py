@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpyro.infer.hmc import hmc
 
 from bayesglm._posterior import log_density, unpack, whiten
 
@@ -72,9 +73,6 @@ def run_nuts(
 
 def _kernel(form, tuning):
     """NumPyro's NUTS: the functions that start a chain and that make a transition, given the data."""
-    # Imported here: NumPyro's inference is not needed to fit.
-    from numpyro.infer.hmc import hmc
-
     def potential_given(X, weight, target, intercept_prior, dispersion_prior, frame):
         def potential(u):
             position = unpack(u, target, frame, form)

@@ -4,9 +4,9 @@ X decides how a strength is read: at a container of X, the same kind of containe
 below; at a leaf, a number or an array that broadcasts to the leaf's coefficients.
 """
 
-import sys
-
+import jax
 import numpy as np
+import numpyro.distributions as dist
 
 from bayesglm._design import as_numbers
 from bayesglm.priors import ElasticNet, GroupLasso, UnRegularized
@@ -191,7 +191,7 @@ def _read_numbers(value, label):
     """An array of finite numbers >= 0."""
     if value is None or isinstance(value, str | dict):
         raise ValueError(f"{label} must be a number or an array of numbers; got {_came(value)}.")
-    if _is_distribution(value):
+    if isinstance(value, dist.Distribution):
         raise ValueError(
             f"{label} is a distribution ({type(value).__name__}): `fit` needs numbers, since the joint mode over "
             "coefficients and strengths is degenerate."
@@ -235,20 +235,12 @@ def _read_mask(mask, layout, n_outputs, population):
 
 
 def _mask_leaves(mask, layout):
-    import jax
-
     skeleton = layout.unflatten(range(len(layout.widths)))
     try:
         leaves = jax.tree.structure(skeleton).flatten_up_to(mask)
     except (ValueError, TypeError) as error:
         raise ValueError(f"mask must be an array or have the structure of X: {error}") from error
     return leaves
-
-
-def _is_distribution(value):
-    """Whether a value is a NumPyro distribution; if NumPyro was never imported, it is not."""
-    numpyro_distributions = sys.modules.get("numpyro.distributions")
-    return numpyro_distributions is not None and isinstance(value, numpyro_distributions.Distribution)
 
 
 def _came(value):

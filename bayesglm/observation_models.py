@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 from jax.scipy.special import gammaln, xlogy
 
 from bayesglm.links import EXP, IDENTITY, LOGISTIC, Link
@@ -34,6 +35,7 @@ class PoissonObservations:
     default_link: ClassVar[Link] = EXP
     has_dispersion: ClassVar[bool] = False
     is_count: ClassVar[bool] = True
+    reports_sigma: ClassVar[bool] = False
     domain: ClassVar[str] = "numbers >= 0"
 
     @staticmethod
@@ -67,10 +69,13 @@ class PoissonObservations:
         return np.where(y == 0, -1, 0)
 
     @staticmethod
+    def draw(rng, mean, phi):
+        """Random y of the shape of `mean`, from a NumPy generator."""
+        return rng.poisson(mean)
+
+    @staticmethod
     def distribution(eta, link, phi):
         """NumPyro distribution of y."""
-        import numpyro.distributions as dist
-
         return dist.Poisson(link.inverse(eta))
 
 
@@ -90,6 +95,7 @@ class GaussianObservations:
     default_link: ClassVar[Link] = IDENTITY
     has_dispersion: ClassVar[bool] = True
     is_count: ClassVar[bool] = False
+    reports_sigma: ClassVar[bool] = True
     domain: ClassVar[str] = "real numbers"
 
     @staticmethod
@@ -123,17 +129,18 @@ class GaussianObservations:
         return np.zeros(y.shape, int)
 
     @staticmethod
+    def draw(rng, mean, phi):
+        """Random y of the shape of `mean`, from a NumPy generator."""
+        return rng.normal(mean, np.sqrt(phi)).astype(mean.dtype)
+
+    @staticmethod
     def distribution(eta, link, phi):
         """NumPyro distribution of y."""
-        import numpyro.distributions as dist
-
         return dist.Normal(link.inverse(eta), jnp.sqrt(phi))
 
     @staticmethod
     def dispersion_prior(spread):
-        """Prior of the variance, given the standard deviation of y."""
-        import numpyro.distributions as dist
-
+        """Prior of the variance: sqrt(variance) ~ HalfStudentT(4), scaled by the standard deviation of y."""
         sigma = dist.FoldedDistribution(dist.StudentT(4.0, 0.0, spread))
         return dist.TransformedDistribution(sigma, dist.transforms.PowerTransform(2.0))
 
@@ -145,6 +152,7 @@ class BernoulliObservations:
     default_link: ClassVar[Link] = LOGISTIC
     has_dispersion: ClassVar[bool] = False
     is_count: ClassVar[bool] = False
+    reports_sigma: ClassVar[bool] = False
     domain: ClassVar[str] = "zeros and ones"
 
     @staticmethod
@@ -178,10 +186,13 @@ class BernoulliObservations:
         return np.where(y == 0, -1, 1)
 
     @staticmethod
+    def draw(rng, mean, phi):
+        """Random y of the shape of `mean`, from a NumPy generator."""
+        return (rng.random(mean.shape) < mean).astype(np.int8)
+
+    @staticmethod
     def distribution(eta, link, phi):
         """NumPyro distribution of y."""
-        import numpyro.distributions as dist
-
         if link is LOGISTIC:
             return dist.Bernoulli(logits=eta)
         return dist.Bernoulli(probs=link.inverse(eta))

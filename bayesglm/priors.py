@@ -16,14 +16,15 @@ regularizer     penalty                                   prior of a coefficient
 Each class is one room: the formulas stand side by side and speak of an array of coefficients of any shape.
 `strength` is an array of that shape for `Ridge` and `Lasso`, a pair of them (strength, ratio) for
 `ElasticNet`, and (strengths of the groups, group of each coefficient) for `GroupLasso`. Strength 0 is flat.
-NumPyro is imported by the method that needs it, since a fit does not.
 """
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
+import numpyro.distributions as dist
 
+from bayesglm import distributions
 from bayesglm._groups import group_norms, group_sizes, spread
 
 __all__ = ["ElasticNet", "GroupLasso", "Lasso", "Ridge", "UnRegularized"]
@@ -63,8 +64,6 @@ class UnRegularized:
     @staticmethod
     def distribution(strength, k):
         """Flat density; a draw, where one is asked for, is standard normal."""
-        import numpyro.distributions as dist
-
         return dist.Normal(jnp.zeros_like(strength), 1.0).mask(False).to_event(jnp.ndim(strength))
 
 
@@ -102,8 +101,6 @@ class Ridge:
     @staticmethod
     def distribution(strength, k):
         """Prior with density proportional to exp(-k penalty)."""
-        import numpyro.distributions as dist
-
         proper, rate = _proper(k * strength)
         return dist.Normal(0.0, 1 / jnp.sqrt(rate)).mask(proper).to_event(jnp.ndim(strength))
 
@@ -142,8 +139,6 @@ class Lasso:
     @staticmethod
     def distribution(strength, k):
         """Prior with density proportional to exp(-k penalty)."""
-        import numpyro.distributions as dist
-
         proper, rate = _proper(k * strength)
         return dist.Laplace(0.0, 1 / rate).mask(proper).to_event(jnp.ndim(strength))
 
@@ -185,8 +180,6 @@ class ElasticNet:
     @staticmethod
     def distribution(strength, k):
         """Prior with density proportional to exp(-k penalty)."""
-        from bayesglm import distributions
-
         size, ratio = strength
         proper, rate = _proper(k * size)
         elastic = distributions.ElasticNet(rate * ratio, rate * (1 - ratio))
@@ -246,8 +239,6 @@ class GroupLasso:
     @staticmethod
     def distribution(strength, k):
         """Prior with density proportional to exp(-k penalty)."""
-        from bayesglm import distributions
-
         rate, groups = GroupLasso._rates(strength)
         proper, safe = _proper(k * rate)
         groups = jnp.where(spread(proper, groups, False), groups, rate.shape[-1])

@@ -1,0 +1,68 @@
+"""Checks of a finished run: one warning that says what is wrong and what to do."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+from arviz_stats.base import array_stats
+
+__all__ = ["check_run"]
+
+MAX_RHAT = 1.01
+MIN_ESS_PER_CHAIN = 100
+
+
+def check_run(variables, diverging, n_steps, max_tree_depth):
+    """Warn once if the draws cannot be trusted.
+
+    Parameters
+    ----------
+    variables : dict of str to numpy.ndarray
+        Draws, (chain, draw, ...).
+    diverging, n_steps : numpy.ndarray
+        Of the sampler, (chain, draw, ...).
+    max_tree_depth : int
+    """
+    problems = []
+    divergent = int(diverging.sum())
+    if divergent:
+        problems.append(
+            f"{divergent} of {diverging.size} transitions diverged: raise target_accept_prob towards 0.99, "
+            "or use a stronger prior where the data say little"
+        )
+    n_chains, n_draws = diverging.shape[:2]
+    if n_draws >= 4:
+        flat = np.concatenate([draws.reshape(n_chains, n_draws, -1) for draws in variables.values()], axis=2)
+        flat = flat[:, :, flat.std((0, 1)) > 0]
+        problems += _mixing(flat)
+    saturated = float((n_steps >= 2**max_tree_depth - 1).mean())
+    if saturated > 0.05:
+        problems.append(f"{saturated:.0%} of the trajectories reached max_tree_depth={max_tree_depth}: raise it")
+    if problems:
+        warnings.warn("The posterior draws need a second look. " + "; ".join(problems) + ".", stacklevel=4)
+
+
+def _mixing(draws):
+    """Problems of draws (chain, draw, component)."""
+    n_chains = len(draws)
+    components = [draws[:, :, i] for i in range(draws.shape[2])]
+    if not components:
+        return []
+    problems = []
+    if n_chains > 1:
+        rhat = np.array([array_stats.rhat(component, chain_axis=0, draw_axis=1) for component in components])
+        if rhat.max() > MAX_RHAT:
+            problems.append(
+                f"r-hat reaches {rhat.max():.3f} (should be below {MAX_RHAT}): the chains disagree; "
+                "raise num_warmup and num_samples"
+            )
+    methods: tuple[dict[str, Any], ...] = ({"method": "bulk"}, {"method": "tail", "prob": (0.05, 0.95)})
+    ess = np.array(
+        [array_stats.ess(one, chain_axis=0, draw_axis=1, **method) for one in components for method in methods]
+    )
+    least = MIN_ESS_PER_CHAIN * n_chains
+    if ess.min() < least:
+        problems.append(
+            f"the effective sample size falls to {ess.min():.0f} (should be above {least}): raise num_samples"
+        )
+    return problems

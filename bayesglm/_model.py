@@ -1,0 +1,120 @@
+"""The Bayesian reading: the fitted model as a NumPyro model."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+
+from bayesglm._design import Layout
+from bayesglm._posterior import Form
+from bayesglm._problem import is_grouped
+
+__all__ = ["Spec", "glm_model", "read_traced_design", "rates"]
+
+
+@dataclass(frozen=True, eq=False)
+class Spec:
+    """What a fit fixes of the Bayesian model; NumPy arrays only.
+
+    Parameters
+    ----------
+    form : Form
+    layout : Layout
+    population : bool
+        Whether coefficients have an output axis for the user.
+    strength : numpy.ndarray or tuple
+        As from `read_strength`.
+    blocks : tuple of numpy.ndarray
+        Outputs that share a dispersion.
+    k : numpy.ndarray, shape (outputs,)
+        Sum of the weights / dispersion; k * penalty is -log prior.
+    dispersion : numpy.ndarray, shape (outputs,)
+        At the fit; NaN where it is undefined.
+    y_spread : numpy.ndarray, shape (outputs,)
+        Standard deviation of y, pooled where the dispersion is.
+    intercept_prior, dispersion_prior : NumPyro distribution or None
+    """
+
+    form: Form
+    layout: Layout
+    population: bool
+    strength: Any
+    blocks: tuple
+    k: np.ndarray
+    dispersion: np.ndarray
+    y_spread: np.ndarray
+    intercept_prior: Any
+    dispersion_prior: Any
+
+
+def rates(spec):
+    """Strength and k as `prior.distribution` takes them, the output axis dropped for a single output."""
+    if is_grouped(spec.strength):
+        size, groups = spec.strength
+        output = np.zeros(len(size), int)
+        for group in range(len(size)):
+            output[group] = np.nonzero(groups == group)[1][0]
+        return (size, groups if spec.population else groups[:, 0]), spec.k[output]
+    if spec.population:
+        return spec.strength, spec.k
+    return jax.tree.map(lambda leaf: leaf[:, 0], spec.strength), spec.k[0]
+
+
+def glm_model(spec, X, y, weight, offset):
+    """NumPyro model of y given the matrix X (n, p); returns the linear predictor.
+
+    Sample sites: ``coef`` (all leaves one below the other), ``intercept``, ``dispersion`` where it is
+    sampled, ``y``. For a container X each leaf's coefficients are also deterministic sites ``coef.<leaf>``.
+    """
+    strength, k = rates(spec)
+    n_outputs = len(spec.k)
+    shape = (n_outputs,) if spec.population else ()
+    coef = numpyro.sample("coef", spec.form.prior.distribution(strength, k))
+    if not spec.layout.is_array:
+        for name, rows in zip(spec.layout.names, spec.layout.slices, strict=True):
+            numpyro.deterministic(f"coef.{name}", coef[rows])
+    prior = dist.Normal(0.0, 1.0).mask(False) if spec.intercept_prior is None else spec.intercept_prior
+    intercept = numpyro.sample("intercept", prior.expand(shape).to_event(len(shape)))
+    eta = offset + intercept + X @ coef
+    dispersion = _sample_dispersion(spec)
+    keep = weight > 0
+    scale = jnp.where(keep, weight, 1.0)
+    if spec.population:
+        keep, scale = keep[:, None], scale[:, None]
+    with numpyro.handlers.mask(mask=keep), numpyro.handlers.scale(scale=scale):
+        family = spec.form.family.distribution(eta, spec.form.link, dispersion)
+        if spec.population:
+            with numpyro.plate("obs", eta.shape[0], dim=-2), numpyro.plate("output", n_outputs, dim=-1):
+                numpyro.sample("y", family, obs=y)
+        else:
+            with numpyro.plate("obs", eta.shape[0]):
+                numpyro.sample("y", family, obs=y)
+    return eta
+
+
+def _sample_dispersion(spec):
+    """Dispersion of each output (a scalar for one): fixed, or one random variable per block of outputs."""
+    if not spec.form.samples_dispersion:
+        return spec.dispersion if spec.population else spec.dispersion[0]
+    if not spec.population:
+        prior = spec.dispersion_prior
+        return numpyro.sample("dispersion", spec.form.family.dispersion_prior(spec.y_spread[0]) if prior is None else prior)
+    first = np.array([block[0] for block in spec.blocks])
+    if spec.dispersion_prior is None:
+        prior = spec.form.family.dispersion_prior(spec.y_spread[first])
+    else:
+        prior = spec.dispersion_prior.expand((len(first),))
+    block_of_output = np.zeros(len(spec.k), int)
+    for index, block in enumerate(spec.blocks):
+        block_of_output[block] = index
+    return numpyro.sample("dispersion", prior.to_event(1))[block_of_output]
+
+
+def read_traced_design(X, layout):
+    """The matrix of an X that may hold JAX tracers; its structure must be the fitted one."""
+    leaves = layout.treedef.flatten_up_to(X)
+    return jnp.concatenate([jnp.asarray(leaf) for leaf in leaves], axis=1)

@@ -1,0 +1,189 @@
+"""`sample`: from a fitted model and its data to draws of all outputs and their DataTree."""
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm.auto import tqdm
+
+from bayesglm._diagnostics import check_run
+from bayesglm._inference_data import Posterior, data_tree, in_blocks, log_likelihood, log_prior, mean_of_draws
+from bayesglm._nuts import run_nuts
+from bayesglm._posterior import Target
+from bayesglm._problem import per_output
+from bayesglm._propriety import improper_direction
+
+__all__ = ["Run", "check_propriety", "draw_posterior"]
+
+# Numbers beyond which a group with one value per sample is stored on request only.
+LARGE = 100_000_000
+STATS = ("lp", "energy", "acceptance_rate", "step_size", "n_steps", "diverging")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the user asks of a run."""
+
+    num_samples: int
+    num_warmup: int
+    num_chains: int
+    seed: int
+    target_accept_prob: float
+    max_tree_depth: int
+    progress_bar: bool
+    log_likelihood: bool | None
+    posterior_predictive: bool | None
+
+
+def check_propriety(data, eta, spec, flat):
+    """Raise a ValueError that names the cause if the posterior of an output is improper.
+
+    Parameters
+    ----------
+    data : Data
+    eta : numpy.ndarray, shape (n, outputs)
+        Linear predictor of the fit.
+    spec : Spec
+    flat : numpy.ndarray of bool, shape (p, outputs)
+        Coefficients without a prior.
+    """
+    for output in range(data.y.shape[1]):
+        reason = improper_direction(
+            data.X, data.y[:, output], data.weight, eta[:, output], flat[:, output],
+            spec.intercept_prior is None, spec.form.family,
+        )  # fmt: skip
+        if reason is not None:
+            where = f" of output {output}" if spec.population else ""
+            raise ValueError(
+                f"The posterior{where} is improper: {reason}. Give a regularizer_strength to the features that "
+                "have none, or an intercept_prior (a NumPyro distribution)."
+            )
+    if spec.form.family.has_dispersion and np.isnan(spec.dispersion).any():
+        raise ValueError(
+            "The dispersion cannot be estimated: the fit has as many effective degrees of freedom as samples. "
+            f"Give it, as in {spec.form.family.__name__}(scale=1.0), or use a stronger regularizer."
+        )
+
+
+def draw_posterior(batches, modes, data, spec, run):
+    """Run NUTS on every batch of problems.
+
+    Returns
+    -------
+    xarray.DataTree
+    """
+    steps = (run.num_warmup + run.num_samples) * len(batches)
+    with tqdm(total=steps, disable=not run.progress_bar, desc=f"{run.num_chains} chains", unit="step") as bar:
+        divergences = [0]
+
+        def progress(transitions, diverging):
+            divergences[0] += diverging
+            bar.update(transitions)
+            bar.set_postfix(divergences=divergences[0])
+
+        pairs = [_run_batch(batch, mode, data, spec, run, progress) for batch, mode in zip(batches, modes, strict=True)]
+    draws, targets = zip(*pairs, strict=True)
+    posterior = _join(batches, draws)
+    stats = _stats(draws)
+    prior = _log_prior(draws, targets, spec)
+    check_run(
+        {"coef": posterior.coef, "intercept": posterior.intercept, "dispersion": posterior.dispersion},
+        stats["diverging"], stats["n_steps"], run.max_tree_depth,
+    )  # fmt: skip
+    problem_of_output = _problem_of_output(batches)
+    per_sample = _per_sample(posterior, data, spec, run)
+    return data_tree(posterior, stats, prior, per_sample, data, spec, run.max_tree_depth, problem_of_output)
+
+
+def _run_batch(batch, mode, data, spec, run, progress):
+    first = batch.outputs[:, 0]
+    target = Target(
+        batch.outputs, batch.y, batch.offset, batch.strength, spec.k[first], spec.dispersion[first],
+        spec.y_spread[first], mode.coef, mode.intercept,
+    )  # fmt: skip
+    target = jax.tree.map(lambda leaf: leaf.astype(data.X.dtype) if leaf.dtype.kind == "f" else leaf, target)
+    draws = run_nuts(
+        data.X, data.weight, target, spec.intercept_prior, spec.dispersion_prior, spec.form,
+        num_samples=run.num_samples, num_warmup=run.num_warmup, num_chains=run.num_chains, seed=run.seed,
+        target_accept_prob=run.target_accept_prob, max_tree_depth=run.max_tree_depth, progress=progress,
+    )  # fmt: skip
+    return draws, target
+
+
+def _join(batches, draws):
+    """Draws (B, C, S, ..., m) of all batches as (C, S, ..., outputs)."""
+    coef = per_output(batches, [d.coef for d in draws])
+    intercept = per_output(batches, [d.intercept for d in draws])
+    shared = [np.repeat(d.dispersion[..., None], batch.outputs.shape[1], -1) for d, batch in zip(draws, batches, strict=True)]
+    return Posterior(coef, intercept, per_output(batches, shared))
+
+
+def _stats(draws):
+    """Sampler statistics (C, S, problems), the problems of all batches one after the other."""
+    named = [
+        dict(zip(STATS, (-d.potential, d.energy, d.acceptance_rate, d.step_size, d.n_steps, d.diverging), strict=True))
+        for d in draws
+    ]
+    return {name: np.concatenate([np.moveaxis(n[name], 0, -1) for n in named], axis=-1) for name in STATS}
+
+
+def _log_prior(draws, targets, spec):
+    """Log prior densities (C, S) by variable, summed over problems."""
+    total: dict[str, Any] = {}
+    for d, target in zip(draws, targets, strict=True):
+        for b in range(len(target.k)):
+            one = jax.tree.map(lambda leaf: leaf[b], target)  # noqa: B023
+            position = (d.coef[b], d.intercept[b], d.dispersion[b])
+            parts = log_prior(position, one, spec.intercept_prior, spec.dispersion_prior, form=spec.form)
+            for name, value in parts.items():
+                total[name] = total.get(name, 0) + np.asarray(value)
+    return total
+
+
+def _problem_of_output(batches):
+    problems = np.concatenate([np.repeat(np.arange(len(b.outputs)), b.outputs.shape[1]) for b in batches])
+    starts = np.repeat(
+        np.cumsum([0] + [len(b.outputs) for b in batches[:-1]]), [b.outputs.size for b in batches]
+    )
+    order = np.argsort(np.concatenate([b.outputs.ravel() for b in batches]))
+    return (problems + starts)[order]
+
+
+def _per_sample(posterior, data, spec, run):
+    """Groups that hold one number per draw and sample, as far as they are wanted."""
+    chains, samples = posterior.intercept.shape[:2]
+    size = chains * samples * data.y.size
+    wanted = {
+        group: size <= LARGE if choice is None else choice
+        for group, choice in (
+            ("log_likelihood", run.log_likelihood),
+            ("posterior_predictive", run.posterior_predictive),
+        )
+    }
+    left_out = [g for g, choice in wanted.items() if not choice and getattr(run, g) is None]
+    if left_out:
+        warnings.warn(
+            f"The groups {left_out} would hold {size:.1e} numbers each and were left out; "
+            f"ask for them with {'=True, '.join(left_out)}=True, or draw fewer samples.",
+            stacklevel=4,
+        )
+    flat = Posterior(*(leaf.reshape(chains * samples, *leaf.shape[2:]) for leaf in posterior))
+    groups = {}
+    if wanted["log_likelihood"]:
+        rows = data.weight > 0
+        args = data.X[rows], data.offset[rows], data.y[rows], data.weight[rows]
+        blocks = in_blocks(lambda d: log_likelihood(d, *args, form=spec.form), flat, data.y.size)
+        groups["log_likelihood"] = np.concatenate([block for _, block in blocks])
+    if wanted["posterior_predictive"]:
+        rng = np.random.default_rng(run.seed)
+        family, link = spec.form.family, spec.form.link
+        blocks = in_blocks(lambda d: mean_of_draws(d, data.X, data.offset, link=link), flat, data.y.size)
+        groups["posterior_predictive"] = np.concatenate(
+            [
+                family.draw(rng, mean, flat.dispersion[first : first + len(mean), None])
+                for first, mean in blocks
+            ]
+        )
+    return {group: values.reshape(chains, samples, *values.shape[1:]) for group, values in groups.items()}
