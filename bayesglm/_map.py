@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bayesglm._solver import centered, expand, minimize, trace_of_hat, weighted_gram
+from bayesglm._solver import centered, expand, minimize, profiled_gram, trace_of_hat
 
 __all__ = ["Mode", "find_modes"]
 
@@ -56,7 +56,7 @@ def find_modes(X, weight, y, offset, strength, tol, max_iter, *, family, link, p
         )  # fmt: skip
         eta = offset + solution.intercept + X @ solution.coef
         curvature = expand(loss, link.inverse, y, eta)[2]
-        gram, _, _ = weighted_gram(X, share[:, None] * curvature)
+        gram, _, _ = profiled_gram(X, share[:, None] * curvature)
         mean = link.inverse(eta)
         return Mode(
             solution.coef,

@@ -102,7 +102,9 @@ def _sample_dispersion(spec):
         return spec.dispersion if spec.population else spec.dispersion[0]
     if not spec.population:
         prior = spec.dispersion_prior
-        return numpyro.sample("dispersion", spec.form.family.dispersion_prior(spec.y_spread[0]) if prior is None else prior)
+        return numpyro.sample(
+            "dispersion", spec.form.family.dispersion_prior(spec.y_spread[0]) if prior is None else prior
+        )
     first = np.array([block[0] for block in spec.blocks])
     if spec.dispersion_prior is None:
         prior = spec.form.family.dispersion_prior(spec.y_spread[first])

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from numpyro.infer.hmc import hmc
 
@@ -73,6 +72,7 @@ def run_nuts(
 
 def _kernel(form, tuning):
     """NumPyro's NUTS: the functions that start a chain and that make a transition, given the data."""
+
     def potential_given(X, weight, target, intercept_prior, dispersion_prior, frame):
         def potential(u):
             position = unpack(u, target, frame, form)
@@ -82,9 +82,7 @@ def _kernel(form, tuning):
 
     num_warmup, target_accept_prob, max_tree_depth = tuning
     init, step = hmc(potential_fn_gen=potential_given, algo="NUTS")
-    start = partial(
-        init, num_warmup=num_warmup, target_accept_prob=target_accept_prob, max_tree_depth=max_tree_depth
-    )
+    start = partial(init, num_warmup=num_warmup, target_accept_prob=target_accept_prob, max_tree_depth=max_tree_depth)
     return start, step
 
 
@@ -124,7 +122,10 @@ def _advance(state, data, frames, *, form, tuning):
         def one_chain(chain):
             new = step(chain, model_args=arguments)
             position = unpack(new.z, target, frame, form)
-            stats = (
+            return new, Draws(
+                position.coef,
+                position.intercept,
+                position.dispersion,
                 new.potential_energy,
                 new.energy,
                 new.accept_prob,
@@ -132,7 +133,6 @@ def _advance(state, data, frames, *, form, tuning):
                 new.num_steps,
                 new.diverging,
             )
-            return new, Draws(*position, *stats)
 
         return jax.vmap(one_chain)(state)
 

@@ -37,18 +37,11 @@ class Run:
     posterior_predictive: bool | None
 
 
-def check_propriety(data, eta, spec, flat):
-    """Raise a ValueError that names the cause if the posterior of an output is improper.
-
-    Parameters
-    ----------
-    data : Data
-    eta : numpy.ndarray, shape (n, outputs)
-        Linear predictor of the fit.
-    spec : Spec
-    flat : numpy.ndarray of bool, shape (p, outputs)
-        Coefficients without a prior.
-    """
+def check_propriety(fitted):
+    """Raise a ValueError that names the cause if the posterior of an output is improper."""
+    data, spec = fitted.data, fitted.spec
+    eta = data.offset + fitted.intercept + data.X @ fitted.coef
+    flat = np.asarray(spec.form.prior.is_flat(spec.strength))
     for output in range(data.y.shape[1]):
         reason = improper_direction(
             data.X, data.y[:, output], data.weight, eta[:, output], flat[:, output],
@@ -67,13 +60,14 @@ def check_propriety(data, eta, spec, flat):
         )
 
 
-def draw_posterior(batches, modes, data, spec, run):
+def draw_posterior(fitted, run):
     """Run NUTS on every batch of problems.
 
     Returns
     -------
     xarray.DataTree
     """
+    batches, modes, data, spec = fitted.batches, fitted.modes, fitted.data, fitted.spec
     steps = (run.num_warmup + run.num_samples) * len(batches)
     with tqdm(total=steps, disable=not run.progress_bar, desc=f"{run.num_chains} chains", unit="step") as bar:
         divergences = [0]
@@ -116,7 +110,9 @@ def _join(batches, draws):
     """Draws (B, C, S, ..., m) of all batches as (C, S, ..., outputs)."""
     coef = per_output(batches, [d.coef for d in draws])
     intercept = per_output(batches, [d.intercept for d in draws])
-    shared = [np.repeat(d.dispersion[..., None], batch.outputs.shape[1], -1) for d, batch in zip(draws, batches, strict=True)]
+    shared = [
+        np.repeat(d.dispersion[..., None], batch.outputs.shape[1], -1) for d, batch in zip(draws, batches, strict=True)
+    ]
     return Posterior(coef, intercept, per_output(batches, shared))
 
 
@@ -144,9 +140,7 @@ def _log_prior(draws, targets, spec):
 
 def _problem_of_output(batches):
     problems = np.concatenate([np.repeat(np.arange(len(b.outputs)), b.outputs.shape[1]) for b in batches])
-    starts = np.repeat(
-        np.cumsum([0] + [len(b.outputs) for b in batches[:-1]]), [b.outputs.size for b in batches]
-    )
+    starts = np.repeat(np.cumsum([0] + [len(b.outputs) for b in batches[:-1]]), [b.outputs.size for b in batches])
     order = np.argsort(np.concatenate([b.outputs.ravel() for b in batches]))
     return (problems + starts)[order]
 
@@ -181,9 +175,6 @@ def _per_sample(posterior, data, spec, run):
         family, link = spec.form.family, spec.form.link
         blocks = in_blocks(lambda d: mean_of_draws(d, data.X, data.offset, link=link), flat, data.y.size)
         groups["posterior_predictive"] = np.concatenate(
-            [
-                family.draw(rng, mean, flat.dispersion[first : first + len(mean), None])
-                for first, mean in blocks
-            ]
+            [family.draw(rng, mean, flat.dispersion[first : first + len(mean), None]) for first, mean in blocks]
         )
     return {group: values.reshape(chains, samples, *values.shape[1:]) for group, values in groups.items()}

@@ -9,9 +9,9 @@ the penalized quadratic problem (`smooth_step`: one Cholesky factorization; `com
 proximal steps that find which coefficients are zero, alternating with Newton steps on the others), and goes
 back along the way until F falls. Everything is invariant to the scale of the features, so nothing needs to
 be standardized: factorizations are scaled to a unit diagonal, and the residual is the correlation, in
-absolute value, of each feature with the residuals (beyond what the penalty takes up).
+absolute value, of each feature with the derivatives of the loss (beyond what the penalty takes up).
 
-The module knows nothing of families and priors but four functions: loss, mean, and a prior's penalty and prox.
+The module knows nothing of families and priors but the functions it is given.
 """
 
 from typing import Any, NamedTuple
@@ -20,20 +20,19 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import cho_factor, cho_solve
 
-__all__ = ["Solution", "centered", "expand", "gram_with_intercept", "minimize", "trace_of_hat", "weighted_gram"]
+__all__ = ["Solution", "centered", "expand", "gram_with_intercept", "minimize", "profiled_gram", "trace_of_hat"]
 
 MAX_HALVINGS = 40
-INNER_ROUNDS = 50
+MAX_ROUNDS = 50
 PROX_STEPS = 15
-SHORTER_STEPS = (1.0, 0.5, 0.25, 0.1, 0.03, 0.01)
+STEP_LENGTHS = (0.0, 1.0, 0.5, 0.25, 0.1, 0.03, 0.01)
 
 
 class Solution(NamedTuple):
-    """Result of `minimize`; the intercept belongs to the features as they were passed."""
+    """Result of `minimize`."""
 
     coef: Any  # (p, m)
     intercept: Any  # (m,)
-    value: Any  # objective F
     residual: Any  # largest violation of optimality, a correlation
     n_iter: Any
     converged: Any
@@ -42,13 +41,15 @@ class Solution(NamedTuple):
 class _State(NamedTuple):
     coef: Any
     intercept: Any
-    value: Any
-    noise: Any  # rounding error of value
+    eta: Any  # (n, m)
+    value: Any  # F
+    noise: Any  # rounding error of F
     slope: Any  # (n, m) weight * derivative of the loss
     curvature: Any  # (n, m) weight * expected second derivative
     grad: Any  # (p, m)
+    scale: Any  # (p, m) gradient of a feature that correlates perfectly with the derivatives
     residual: Any
-    tol: Any
+    goal: Any  # residual at which to stop: the tolerance, or what rounding allows
     n_iter: Any
     stuck: Any
 
@@ -65,11 +66,11 @@ def centered(X, weight):
     """
     mean = weight @ X
     deviation = X - mean
-    mean_correction = weight @ deviation  # a second pass removes the rounding error of the first
-    deviation = deviation - mean_correction
+    correction = weight @ deviation  # a second pass removes the rounding error of the first
+    deviation = deviation - correction
     square = weight @ deviation**2
     varies = jnp.sqrt(square) > 8 * jnp.finfo(X.dtype).eps * jnp.abs(mean)
-    return jnp.where(varies, deviation, 0.0), mean + mean_correction, jnp.where(varies, square, 0.0)
+    return jnp.where(varies, deviation, 0.0), mean + correction, jnp.where(varies, square, 0.0)
 
 
 def expand(loss, mean, y, eta):
@@ -98,7 +99,7 @@ def gram_with_intercept(X, curvature):
     return jnp.stack([block(curvature[:, o]) for o in range(curvature.shape[1])])
 
 
-def weighted_gram(X, curvature):
+def profiled_gram(X, curvature):
     """Second derivatives of the loss, intercepts profiled out.
 
     Returns
@@ -111,8 +112,8 @@ def weighted_gram(X, curvature):
     """
     full = gram_with_intercept(X, curvature)
     total, cross = full[:, 0, 0], full[:, 0, 1:]
-    profiled = full[:, 1:, 1:] - cross[:, :, None] * cross[:, None, :] / _positive(total)[:, None, None]
-    return profiled, cross.T, total
+    gram = full[:, 1:, 1:] - cross[:, :, None] * cross[:, None, :] / _positive(total)[:, None, None]
+    return gram, cross.T, total
 
 
 def minimize(X, square, y, weight, offset, strength, intercept, *, loss, mean, prior, tol, max_iter):
@@ -130,7 +131,7 @@ def minimize(X, square, y, weight, offset, strength, intercept, *, loss, mean, p
         Where to start.
     loss, mean : callable
         loss(y, eta) and mean(eta), elementwise.
-    prior : object with penalty, prox, is_flat and smooth
+    prior : class with penalty, prox, common, curvature, is_flat and smooth
     tol : float
         Largest residual at which to stop.
     max_iter : int
@@ -139,47 +140,41 @@ def minimize(X, square, y, weight, offset, strength, intercept, *, loss, mean, p
     -------
     Solution
     """
-    step_rule = smooth_step if prior.smooth else composite_step
-    coef = jnp.zeros((X.shape[1], y.shape[1]), X.dtype)
+    eps = jnp.finfo(X.dtype).eps
     column = weight[:, None]
+    quadratic_step = smooth_step if prior.smooth else composite_step
 
     def objective(coef, eta):
+        """F and its rounding error."""
         terms = column * loss(y, eta)
-        return jnp.sum(terms) + prior.penalty(coef, strength), jnp.sum(jnp.abs(terms))
+        return jnp.sum(terms) + prior.penalty(coef, strength), 16 * eps * jnp.sum(jnp.abs(terms))
 
     def evaluate(coef, intercept, n_iter, stuck):
         eta = offset + intercept + X @ coef
-        value, slope, curvature = expand(loss, mean, y, eta)
-        rms = jnp.sqrt(jnp.sum(column * slope**2))
-        rounding = jnp.finfo(X.dtype).eps * jnp.sum(column * (curvature * (1 + jnp.abs(eta)) + jnp.abs(slope)))
+        _, slope, curvature = expand(loss, mean, y, eta)
+        rms = _positive(jnp.sqrt(jnp.sum(column * slope**2)))
+        rounding = eps * jnp.sum(column * (curvature * (1 + jnp.abs(eta)) + jnp.abs(slope)))
         slope, curvature = column * slope, column * curvature
         grad = X.T @ slope
-        terms = column * value
-        size = jnp.sum(jnp.abs(terms))
-        noise = 16 * jnp.finfo(X.dtype).eps * size
-        scale = jnp.sqrt(square)[:, None] * _positive(rms)
-        metric = _metric(square[:, None] * jnp.sum(curvature, 0), strength, prior)
-        violation = optimality(coef, grad, strength, metric, prior) / _positive(scale)
-        residual = jnp.maximum(jnp.max(violation), jnp.max(jnp.abs(slope.sum(0))) / _positive(rms))
-        reachable = jnp.maximum(tol, 8 * rounding / _positive(rms))
-        value = jnp.sum(terms) + prior.penalty(coef, strength)
-        return _State(
-            coef, intercept, value, noise, slope, curvature, grad, residual, reachable, n_iter, stuck
-        )
+        scale = jnp.sqrt(square)[:, None] * rms
+        metric = prior.common(_positive(square[:, None] * jnp.sum(curvature, 0)), strength)
+        violation = jnp.max(optimality(coef, grad, strength, metric, prior) / _positive(scale))
+        residual = jnp.maximum(violation, jnp.max(jnp.abs(slope.sum(0))) / rms)
+        goal = jnp.maximum(tol, 8 * rounding / rms)
+        value, noise = objective(coef, eta)
+        return _State(coef, intercept, eta, value, noise, slope, curvature, grad, scale, residual, goal, n_iter, stuck)
 
     def step(state):
-        gram, cross, total = weighted_gram(X, state.curvature)
+        gram, cross, total = profiled_gram(X, state.curvature)
         slope = state.slope.sum(0)
         profiled = state.grad - cross * slope / _positive(total)
-        rms = jnp.sqrt(jnp.sum(state.slope**2 / _positive(column)))
-        scale = jnp.sqrt(square)[:, None] * _positive(rms)
-        target = step_rule(gram, profiled, state.coef, strength, scale, state.residual, state.tol, prior)
+        inner_goal = jnp.maximum(0.01 * state.residual, 0.1 * state.goal)
+        target = quadratic_step(gram, profiled, state.coef, strength, state.scale, inner_goal, prior)
         move = target - state.coef
         move_intercept = -(slope + jnp.sum(cross * move, 0)) / _positive(total)
-        eta = offset + state.intercept + X @ state.coef
         along = X @ move + move_intercept
-        penalty = prior.penalty(state.coef, strength)
-        expected = jnp.sum(state.grad * move) + slope @ move_intercept + prior.penalty(target, strength) - penalty
+        expected = jnp.sum(state.grad * move) + slope @ move_intercept
+        expected += prior.penalty(target, strength) - prior.penalty(state.coef, strength)
 
         def too_far(carry):
             length, value, noise = carry
@@ -188,29 +183,22 @@ def minimize(X, square, y, weight, offset, strength, intercept, *, loss, mean, p
 
         def halve(carry):
             length = carry[0] / 2
-            value, size = objective(state.coef + length * move, eta + length * along)
-            return length, value, 16 * jnp.finfo(X.dtype).eps * size
+            return length, *objective(state.coef + length * move, state.eta + length * along)
 
-        value, size = objective(target, eta + along)
-        one = jnp.ones((), X.dtype)
-        length, _, _ = jax.lax.while_loop(
-            too_far, halve, (one, value, 16 * jnp.finfo(X.dtype).eps * size)
-        )
+        full = jnp.ones((), X.dtype), *objective(target, state.eta + along)
+        length, _, _ = jax.lax.while_loop(too_far, halve, full)
         stuck = length <= 2.0**-MAX_HALVINGS
-        coef = jnp.where(length == 1, target, state.coef + length * move)
-        return evaluate(
-            jnp.where(stuck, state.coef, coef),
-            jnp.where(stuck, state.intercept, state.intercept + length * move_intercept),
-            state.n_iter + 1,
-            stuck,
-        )
+        length = jnp.where(stuck, 0.0, length)
+        coef = jnp.where(length == 1, target, state.coef + length * move)  # target holds the exact zeros
+        return evaluate(coef, state.intercept + length * move_intercept, state.n_iter + 1, stuck)
 
     def unfinished(state):
-        return (state.residual > state.tol) & ~state.stuck & (state.n_iter < max_iter)
+        return (state.residual > state.goal) & ~state.stuck & (state.n_iter < max_iter)
 
+    coef = jnp.zeros((X.shape[1], y.shape[1]), X.dtype)
     start = evaluate(coef, intercept, jnp.zeros((), int), jnp.zeros((), bool))
     end = jax.lax.while_loop(unfinished, step, start)
-    return Solution(end.coef, end.intercept, end.value, end.residual, end.n_iter, end.residual <= end.tol)
+    return Solution(end.coef, end.intercept, end.residual, end.n_iter, end.residual <= end.goal)
 
 
 def optimality(coef, grad, strength, metric, prior):
@@ -218,30 +206,26 @@ def optimality(coef, grad, strength, metric, prior):
     return jnp.abs(coef - prior.prox(coef - grad / metric, strength, 1 / metric)) * metric
 
 
-def smooth_step(gram, grad, coef, strength, scale, residual, tol, prior):
-    """Minimizer of the quadratic model plus a smooth, quadratic penalty."""
+def smooth_step(gram, grad, coef, strength, scale, goal, prior):
+    """Minimizer of the quadratic model plus a quadratic penalty."""
     hessian = _block_diagonal(gram) + jnp.diag(prior.curvature(coef, strength, 0.0).ravel())
     gradient = grad + jax.grad(prior.penalty)(coef, strength)
     everything = jnp.ones(coef.size, bool)
     return coef - solve_active(hessian, gradient.ravel(), everything).reshape(coef.shape)
 
 
-def composite_step(gram, grad, coef, strength, scale, residual, tol, prior):
-    """Minimizer of the quadratic model plus a penalty with kinks, to a fraction of the present residual."""
+def composite_step(gram, grad, coef, strength, scale, goal, prior):
+    """Minimizer of the quadratic model plus a penalty with kinks, up to a residual of `goal`."""
     hessian = _block_diagonal(gram)
     shape = coef.shape
 
     def gradient(w):
         return grad + (hessian @ (w - coef).ravel()).reshape(shape)
 
-    diagonal = jnp.diagonal(hessian).reshape(shape)
-    metric = _metric(diagonal, strength, prior)
+    metric = prior.common(_positive(jnp.diagonal(hessian).reshape(shape)), strength)
     root = jnp.sqrt(metric).ravel()
-    # The largest row sum bounds the largest eigenvalue of the scaled Hessian.
+    # The largest row sum bounds the largest eigenvalue of the Hessian in this metric.
     metric = metric * jnp.maximum(jnp.max(jnp.sum(jnp.abs(hessian / root / root[:, None]), 1)), 1.0)
-
-    def violation(w):
-        return jnp.max(optimality(w, gradient(w), strength, metric, prior) / _positive(scale))
 
     def prox_step(_, carry):
         w, ahead, momentum = carry
@@ -253,35 +237,32 @@ def composite_step(gram, grad, coef, strength, scale, residual, tol, prior):
 
     def newton_on_support(w):
         active = ((w != 0) | prior.is_flat(strength)).ravel()
-        slope = (gradient(w) + jax.grad(prior.penalty)(w, strength)).ravel()
+        slope = jnp.where(active, gradient(w).ravel(), 0.0)
         bend = jax.hessian(prior.penalty)(w, strength).reshape(w.size, w.size)
-        direction = -solve_active(hessian + bend, slope, active)
-        lengths = jnp.array((0.0, *SHORTER_STEPS), w.dtype)
-        linear = jnp.sum(jnp.where(active, gradient(w).ravel(), 0.0) * direction)
-        square = direction @ hessian @ direction
-        direction = direction.reshape(shape)
-        penalties = jax.vmap(lambda t: prior.penalty(w + t * direction, strength))(lengths)
-        change = lengths * linear + 0.5 * lengths**2 * square + (penalties - penalties[0])
+        pull = jax.grad(prior.penalty)(w, strength).ravel()
+        direction = -solve_active(hessian + bend, slope + pull, active)
+        lengths = jnp.array(STEP_LENGTHS, w.dtype)
+        penalties = jax.vmap(lambda t: prior.penalty(w + t * direction.reshape(shape), strength))(lengths)
+        change = lengths * (slope @ direction) + 0.5 * lengths**2 * (direction @ hessian @ direction)
+        change = change + penalties - penalties[0]
         best = jnp.argmin(jnp.where(jnp.isnan(change), jnp.inf, change))
-        return w + lengths[best] * direction
+        return w + lengths[best] * direction.reshape(shape)
 
-    def round_(carry):
+    def one_round(carry):
         w, _, rounds = carry
         w, _, _ = jax.lax.fori_loop(0, PROX_STEPS, prox_step, (w, w, jnp.ones((), w.dtype)))
         w = newton_on_support(w)
-        return w, violation(w), rounds + 1
+        violation = jnp.max(optimality(w, gradient(w), strength, metric, prior) / _positive(scale))
+        return w, violation, rounds + 1
 
-    goal = jnp.maximum(0.01 * residual, 0.1 * tol)
     start = coef, jnp.full((), jnp.inf, coef.dtype), jnp.zeros((), int)
-    w, _, _ = jax.lax.while_loop(lambda c: (c[1] > goal) & (c[2] < INNER_ROUNDS), round_, start)
-    return w
+    return jax.lax.while_loop(lambda c: (c[1] > goal) & (c[2] < MAX_ROUNDS), one_round, start)[0]
 
 
 def solve_active(hessian, right, active):
     """Solve hessian x = right over the active components; the others are 0.
 
-    The matrix is scaled to a unit diagonal, and a jitter at the level of rounding makes singular systems
-    solvable; one step of refinement takes the jitter's effect back where the system is regular.
+    One step of refinement takes the jitter's effect back where the system is regular.
     """
     scaled, root, factor = _factorize(hessian, active)
     right = jnp.where(active, right / root, 0.0)
@@ -299,22 +280,19 @@ def trace_of_hat(gram, coef, strength, prior):
     active = ((coef != 0) | prior.is_flat(strength) | prior.smooth).ravel()
     bend = jax.hessian(prior.penalty)(coef, strength).reshape(coef.size, coef.size)
     _, root, factor = _factorize(hessian + bend, active)
-    keep = active[:, None] & active
-    scaled = jnp.where(keep, hessian / root / root[:, None], 0.0)
+    scaled = jnp.where(active[:, None] & active, hessian / root / root[:, None], 0.0)
     return jnp.diagonal(cho_solve(factor, scaled)).reshape(coef.shape).sum(0)
 
 
 def _factorize(hessian, active):
-    """Matrix scaled to a unit diagonal over the active components, the scale, and the Cholesky factor."""
+    """Matrix scaled to a unit diagonal over the active components, the scale, and the Cholesky factor.
+
+    A jitter at the level of rounding makes singular systems solvable.
+    """
     root = jnp.sqrt(_positive(jnp.where(active, jnp.diagonal(hessian), 1.0)))
     scaled = jnp.where(active[:, None] & active, hessian / root / root[:, None], 0.0)
     jitter = jnp.where(active, 4 * len(active) * jnp.finfo(hessian.dtype).eps, 1.0)
     return scaled, root, cho_factor(scaled + jnp.diag(jitter), lower=True)
-
-
-def _metric(diagonal, strength, prior):
-    """Positive metric in which the prox is taken; one value for coefficients that are shrunk together."""
-    return prior.common(_positive(diagonal), strength)
 
 
 def _block_diagonal(blocks):
@@ -322,9 +300,8 @@ def _block_diagonal(blocks):
     m, p, _ = blocks.shape
     if m == 1:
         return blocks[0]
-    full = jnp.zeros((p, m, p, m), blocks.dtype)
     outputs = jnp.arange(m)
-    full = full.at[:, outputs, :, outputs].set(blocks)
+    full = jnp.zeros((p, m, p, m), blocks.dtype).at[:, outputs, :, outputs].set(blocks)
     return full.reshape(p * m, p * m)
 
 

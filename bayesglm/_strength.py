@@ -4,6 +4,8 @@ X decides how a strength is read: at a container of X, the same kind of containe
 below; at a leaf, a number or an array that broadcasts to the leaf's coefficients.
 """
 
+from typing import Any
+
 import jax
 import numpy as np
 import numpyro.distributions as dist
@@ -94,7 +96,9 @@ def read_groups(mask, layout, n_outputs, *, population):
     twice = np.argwhere(member.sum(axis=0) > 1)
     if twice.size:
         where = tuple(int(i) for i in (twice[0] if population else twice[0][:1]))
-        raise ValueError(f"mask puts coefficient {where} into more than one group; a coefficient may be in one at most.")
+        raise ValueError(
+            f"mask puts coefficient {where} into more than one group; a coefficient may be in one at most."
+        )
     return np.where(member.any(axis=0), member.argmax(axis=0), n_groups), n_groups
 
 
@@ -142,11 +146,13 @@ class _Reader:
                 raise ValueError(f"{label} must have one element per element of X, {len(node)}; got {len(value)}.")
             pairs = [(v, child, f"{label}[{i}]") for i, (v, child) in enumerate(zip(value, node, strict=True))]
         elif isinstance(value, dict):
-            raise ValueError(f"{label} must be a {type(node).__name__} like X there, or one number; got {_came(value)}.")
+            raise ValueError(
+                f"{label} must be a {type(node).__name__} like X there, or one number; got {_came(value)}."
+            )
         else:
             children = node.values() if isinstance(node, dict) else node
             pairs = [(value, child, label) for child in children]
-        merged = {}
+        merged: dict[int, np.ndarray] = {}
         for child_value, child, child_label in pairs:
             merged |= self._walk(child_value, child, child_label, read_leaf)
         return merged
@@ -167,8 +173,10 @@ class _Reader:
         if self.population:
             allowed += [(1, self.n_outputs), (width, 1), (width, self.n_outputs)]
         if array.shape not in allowed:
-            raise ValueError(f"{self._at_leaf(label, index)} must be a number or an array of shape "
-                             f"{' or '.join(map(str, allowed[1:]))}; got shape {array.shape}.")
+            raise ValueError(
+                f"{self._at_leaf(label, index)} must be a number or an array of shape "
+                f"{' or '.join(map(str, allowed[1:]))}; got shape {array.shape}."
+            )
         column = array[:, None] if array.ndim == 1 else array
         return np.broadcast_to(column, (width, self.n_outputs))
 
@@ -177,8 +185,10 @@ class _Reader:
         array = _read_numbers(value, label)
         if array.shape not in [(), (1, self.n_outputs)][: 2 if self.population else 1]:
             expected = f"a number or an array of shape (1, {self.n_outputs})" if self.population else "a number"
-            raise ValueError(f"{self._at_leaf(label, index)} must be {expected}, since the leaf is one group "
-                             f"per output; got shape {array.shape}.")
+            raise ValueError(
+                f"{self._at_leaf(label, index)} must be {expected}, since the leaf is one group "
+                f"per output; got shape {array.shape}."
+            )
         return np.broadcast_to(array.ravel(), (self.n_outputs,))
 
     def _at_leaf(self, label, index):
@@ -229,15 +239,18 @@ def _read_mask(mask, layout, n_outputs, population):
         if array.ndim != 1 + len(expected) or array.shape[1:] != expected:
             raise ValueError(f"{label} must have shape (n_groups, {', '.join(map(str, expected))}); got {array.shape}.")
         if len(array) != len(arrays[0]):
-            raise ValueError(f"All leaves of mask must have the same number of groups: {labels[0]} has "
-                             f"{len(arrays[0])}, {label} has {len(array)}.")
+            raise ValueError(
+                f"All leaves of mask must have the same number of groups: {labels[0]} has "
+                f"{len(arrays[0])}, {label} has {len(array)}."
+            )
     return np.concatenate([a.reshape(len(a), w, n_outputs) for a, w in zip(arrays, widths, strict=True)], axis=1)
 
 
 def _mask_leaves(mask, layout):
     skeleton = layout.unflatten(range(len(layout.widths)))
     try:
-        leaves = jax.tree.structure(skeleton).flatten_up_to(mask)
+        leaves: list[Any] = []
+        jax.tree.map(lambda _, leaf: leaves.append(leaf), skeleton, mask)
     except (ValueError, TypeError) as error:
         raise ValueError(f"mask must be an array or have the structure of X: {error}") from error
     return leaves

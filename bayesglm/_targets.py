@@ -20,7 +20,9 @@ def read_targets(y, n_samples, family, dtype, *, population):
     """
     array = as_numbers(y, "y")
     if population and array.ndim != 2:
-        raise ValueError(f"y must have shape (samples, outputs) for PopulationGLM; got {array.shape}. Use GLM for one output.")
+        raise ValueError(
+            f"y must have shape (samples, outputs) for PopulationGLM; got {array.shape}. Use GLM for one output."
+        )
     if not population and array.ndim == 2 and array.shape[1] == 1:
         warnings.warn("y of shape (samples, 1) was read as (samples,).", DataConversionWarning, stacklevel=4)
         array = array[:, 0]

@@ -1,6 +1,6 @@
 """Priors of penalized GLMs that NumPyro does not have, as NumPyro distributions.
 
-Both are the normalized densities whose negative logarithm is a penalty:
+The first two are the normalized densities whose negative logarithm is a penalty:
 
 =============  =======================================  ==========================================
 distribution   density                                  normalizer
@@ -9,7 +9,8 @@ distribution   density                                  normalizer
 `GroupLaplace` exp(-rate norm2(b)), b of d components   2^d pi^((d-1)/2) gamma((d+1)/2) / rate^d
 =============  =======================================  ==========================================
 
-The normalizers matter as soon as a rate is itself random.
+The normalizers matter as soon as a rate is itself random. `HalfStudentT` is the default prior of a standard
+deviation.
 """
 
 import jax
@@ -22,7 +23,7 @@ from numpyro.util import is_prng_key
 
 from bayesglm._groups import group_norms, group_sizes, spread
 
-__all__ = ["ElasticNet", "GroupLaplace"]
+__all__ = ["ElasticNet", "GroupLaplace", "HalfStudentT"]
 
 
 class ElasticNet(dist.Distribution):
@@ -45,7 +46,7 @@ class ElasticNet(dist.Distribution):
 
     arg_constraints = {"l1": constraints.nonnegative, "l2": constraints.nonnegative}
     support = constraints.real
-    reparametrized_params = []
+    reparametrized_params: list[str] = []
 
     def __init__(self, l1=1.0, l2=1.0, *, validate_args=None):
         self.l1, self.l2 = promote_shapes(l1, l2)
@@ -138,9 +139,7 @@ class GroupLaplace(dist.Distribution):
 
     def __init__(self, rate, groups, *, validate_args=None):
         self.rate, self.groups = jnp.asarray(rate), jnp.asarray(groups)
-        super().__init__(
-            batch_shape=jnp.shape(rate)[:-1], event_shape=jnp.shape(groups), validate_args=validate_args
-        )
+        super().__init__(batch_shape=jnp.shape(rate)[:-1], event_shape=jnp.shape(groups), validate_args=validate_args)
 
     @constraints.dependent_property(is_discrete=False)
     def support(self):
@@ -191,3 +190,31 @@ class GroupLaplace(dist.Distribution):
         """Variance of each component, (d + 1) / rate**2; infinite for components in no group."""
         variance = (self.sizes + 1) / self.rate**2
         return spread(variance, self.groups, jnp.inf)
+
+
+class HalfStudentT(dist.Distribution):
+    """Absolute value of a Student's t variable, a weakly informative prior of standard deviations.
+
+    Parameters
+    ----------
+    df, scale : array_like
+        Degrees of freedom and scale, both positive.
+    """
+
+    arg_constraints = {"df": constraints.positive, "scale": constraints.positive}
+    support = constraints.positive
+    reparametrized_params = ["scale"]
+
+    def __init__(self, df, scale=1.0, *, validate_args=None):
+        self.df, self.scale = promote_shapes(df, scale)
+        batch_shape = jnp.broadcast_shapes(jnp.shape(df), jnp.shape(scale))
+        super().__init__(batch_shape=batch_shape, validate_args=validate_args)
+
+    @validate_sample
+    def log_prob(self, value):
+        """Log density at ``value`` > 0."""
+        return jnp.log(2.0) + dist.StudentT(self.df, 0.0, self.scale).log_prob(value)
+
+    def sample(self, key, sample_shape=()):
+        """Absolute values of draws of Student's t."""
+        return jnp.abs(dist.StudentT(self.df, 0.0, self.scale).expand(self.batch_shape).sample(key, sample_shape))

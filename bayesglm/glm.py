@@ -1,61 +1,23 @@
 """Penalized generalized linear models: the mode by `fit`, the posterior by `sample`."""
 
 import numbers
-import warnings
-from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar
 
 import jax
 import numpy as np
-import numpyro.distributions as dist
 from sklearn.base import BaseEstimator
-from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.exceptions import NotFittedError
 
-from bayesglm import links, observation_models, priors
+from bayesglm import links
 from bayesglm._design import read_design, same_layout
-from bayesglm._map import find_modes
-from bayesglm._model import Spec, glm_model, read_traced_design
-from bayesglm._posterior import Form
-from bayesglm._problem import Data, make_batches, per_output
+from bayesglm._fitting import fit_model, warn_of_fit
+from bayesglm._model import glm_model, read_traced_design
+from bayesglm._options import check_run_options, resolve
+from bayesglm._problem import Data
 from bayesglm._strength import read_strength
 from bayesglm._targets import check_counts, read_offset, read_targets, read_weights
 
 __all__ = ["GLM", "PopulationGLM"]
-
-FAMILIES: dict[str, type] = {
-    "Poisson": observation_models.PoissonObservations,
-    "Gaussian": observation_models.GaussianObservations,
-    "Bernoulli": observation_models.BernoulliObservations,
-}
-REGULARIZERS: dict[str, type] = {
-    "UnRegularized": priors.UnRegularized,
-    "Ridge": priors.Ridge,
-    "Lasso": priors.Lasso,
-    "ElasticNet": priors.ElasticNet,
-    "GroupLasso": priors.GroupLasso,
-}
-LINKS = {link.name: link for link in (links.EXP, links.IDENTITY, links.LOGISTIC)}
-SOLVERS = ("Newton", "ProximalNewton")
-METHODS = ("nuts",)
-
-
-class _Parts(NamedTuple):
-    """The constructor's arguments, resolved."""
-
-    family: Any
-    link: links.Link
-    prior: Any
-    tol: float | None
-    max_iter: int
-
-
-class _Fitted(NamedTuple):
-    """What `sample` takes over from the fit."""
-
-    data: Data
-    batches: list
-    modes: list
-    spec: Spec
 
 
 class _PenalizedGLM(BaseEstimator):
@@ -158,7 +120,7 @@ class _PenalizedGLM(BaseEstimator):
         """
         spec = self._spec()
         mean = self.predict(X, offset=offset)
-        entropy = key if isinstance(key, numbers.Integral) else np.asarray(jax.random.key_data(key)).tolist()
+        entropy = int(key) if isinstance(key, numbers.Integral) else np.asarray(jax.random.key_data(key)).tolist()
         dispersion = spec.dispersion if self._population else spec.dispersion[0]
         return spec.form.family.draw(np.random.default_rng(entropy), mean, dispersion), mean
 
@@ -219,27 +181,25 @@ class _PenalizedGLM(BaseEstimator):
         # ArviZ loads on first use: a fit does not need it.
         from bayesglm._sampling import Run, check_propriety, draw_posterior
 
-        if method not in METHODS:
-            raise ValueError(f"method must be one of {METHODS}; got {method!r}.")
-        counts = {"num_samples": num_samples, "num_warmup": num_warmup, "num_chains": num_chains}
-        for name, value in {**counts, "max_tree_depth": max_tree_depth}.items():
-            if not isinstance(value, numbers.Integral) or value < (0 if name == "num_warmup" else 1):
-                raise ValueError(f"{name} must be a positive integer; got {value!r}.")
-        if not isinstance(seed, numbers.Integral):
-            raise ValueError(f"seed must be an integer; got {seed!r}.")
-        if not 0 < target_accept_prob < 1:
-            raise ValueError(f"target_accept_prob must lie between 0 and 1; got {target_accept_prob!r}.")
+        counts = {
+            "num_samples": num_samples,
+            "num_warmup": num_warmup,
+            "num_chains": num_chains,
+            "max_tree_depth": max_tree_depth,
+        }
+        check_run_options(method, counts, seed, target_accept_prob)
         run = Run(
-            int(num_samples), int(num_warmup), int(num_chains), int(seed), float(target_accept_prob),
-            int(max_tree_depth), progress_bar, log_likelihood, posterior_predictive,
-        )  # fmt: skip
-        data, batches, modes, spec = self._fit(X, y, sample_weight, offset, for_sampling=True)
-        with jax.enable_x64(data.X.dtype == np.float64):
-            eta = data.offset + per_output(batches, [m.intercept for m in modes])
-            eta = eta + data.X @ per_output(batches, [m.coef for m in modes])
-            flat = np.asarray(spec.form.prior.is_flat(spec.strength))
-            check_propriety(data, eta, spec, flat)
-            self.posterior_ = draw_posterior(batches, modes, data, spec, run)
+            **{name: int(value) for name, value in counts.items()},
+            seed=int(seed),
+            target_accept_prob=float(target_accept_prob),
+            progress_bar=progress_bar,
+            log_likelihood=log_likelihood,
+            posterior_predictive=posterior_predictive,
+        )
+        fitted = self._fit(X, y, sample_weight, offset, for_sampling=True)
+        with jax.enable_x64(fitted.data.X.dtype == np.float64):
+            check_propriety(fitted)
+            self.posterior_ = draw_posterior(fitted, run)
         return self.posterior_
 
     def numpyro_model(self, X, y=None, *, sample_weight=None, offset=None):
@@ -255,8 +215,15 @@ class _PenalizedGLM(BaseEstimator):
         return glm_model(spec, matrix, y, weight, 0.0 if offset is None else offset)
 
     def _fit(self, X, y, sample_weight, offset, *, for_sampling=False):
-        """Check all arguments, then fit; sets the fitted attributes and returns a _Fitted."""
-        parts = self._resolve()
+        """Check all arguments, then fit; set the fitted attributes and return a Fitted."""
+        parts = resolve(
+            self.observation_model,
+            self.inverse_link_function,
+            self.regularizer,
+            self.solver_name,
+            self.solver_kwargs,
+            self.intercept_prior,
+        )
         matrix, layout = read_design(X)
         dtype = matrix.dtype
         family = type(parts.family)
@@ -270,57 +237,25 @@ class _PenalizedGLM(BaseEstimator):
             read_weights(sample_weight, len(matrix), dtype),
             read_offset(offset, len(matrix), n_outputs, dtype, population=self._population),
         )
-        strength = read_strength(
-            self.regularizer_strength, parts.prior, layout, n_outputs, population=self._population
-        )
-        batches = make_batches(data, strength)
-        tol = parts.tol if parts.tol is not None else (1e-10 if dtype == np.float64 else 1e-5)
-        with jax.enable_x64(dtype == np.float64):
-            modes = [
-                jax.tree.map(
-                    np.asarray,
-                    find_modes(
-                        data.X, data.weight, batch.y, batch.offset, batch.strength, tol, parts.max_iter,
-                        family=family, link=parts.link, prior=type(parts.prior),
-                    ),
-                )
-                for batch in batches
-            ]  # fmt: skip
-        spec = _make_spec(parts, self.intercept_prior, layout, self._population, strength, batches, modes, data)
-        self._set_fitted(spec, batches, modes, float(data.weight.sum()))
-        return _Fitted(data, batches, modes, spec)
+        strength = read_strength(self.regularizer_strength, parts.prior, layout, n_outputs, population=self._population)
+        fitted = fit_model(parts, data, layout, strength, population=self._population)
+        self._set_fitted(fitted)
+        warn_of_fit(fitted)
+        return fitted
 
-    def _set_fitted(self, spec, batches, modes, total):
-        coef = per_output(batches, [mode.coef for mode in modes])
-        edf = per_output(batches, [mode.edf for mode in modes])
+    def _set_fitted(self, fitted):
+        spec = fitted.spec
         self.spec_ = spec
-        self.coef_ = spec.layout.split(coef if self._population else coef[:, 0])
-        self.intercept_ = per_output(batches, [mode.intercept for mode in modes])
+        self.coef_ = spec.layout.split(fitted.coef if self._population else fitted.coef[:, 0])
+        self.intercept_ = fitted.intercept
         self.scale_ = spec.dispersion
-        self.dof_resid_ = total - edf
+        self.dof_resid_ = fitted.total - fitted.edf
         self.n_features_in_ = spec.layout.n_features
-        self.n_iter_ = int(max(mode.n_iter.max() for mode in modes))
-        self.kkt_residual_ = float(max(mode.residual.max() for mode in modes))
-        self.converged_ = bool(all(mode.converged.all() for mode in modes))
+        self.n_iter_ = fitted.n_iter
+        self.kkt_residual_ = fitted.residual
+        self.converged_ = fitted.converged
         if "posterior_" in vars(self):
             del self.posterior_
-        _warn_of_fit(self, spec, total, edf)
-
-    def _resolve(self):
-        """Turn the constructor's arguments into objects; nothing is stored."""
-        family = _from_name(self.observation_model, FAMILIES, "observation_model")
-        link = _resolve_link(self.inverse_link_function, family)
-        regularizer = "UnRegularized" if self.regularizer is None else self.regularizer
-        prior = _from_name(regularizer, REGULARIZERS, "regularizer")
-        if self.solver_name is not None and self.solver_name not in SOLVERS:
-            raise ValueError(f"solver_name must be None or one of {SOLVERS}; got {self.solver_name!r}.")
-        if self.solver_name == "Newton" and not prior.smooth:
-            raise ValueError(f"solver_name 'Newton' needs a smooth regularizer; {prior} wants 'ProximalNewton'.")
-        tol, max_iter = _read_solver_kwargs(self.solver_kwargs)
-        _check_distribution(self.intercept_prior, "intercept_prior")
-        if family.has_dispersion:
-            _check_scale(family.scale)
-        return _Parts(family, link, prior, tol, max_iter)
 
     def _spec(self):
         if "spec_" not in vars(self):
@@ -395,110 +330,3 @@ class PopulationGLM(_PenalizedGLM):
     """
 
     _population = True
-
-
-def _make_spec(parts, intercept_prior, layout, population, strength, batches, modes, data):
-    """Everything of the Bayesian model that the fit fixes."""
-    n_outputs = data.y.shape[1]
-    total = float(data.weight.sum())
-    family = parts.family
-    blocks = tuple(block for batch in batches for block in batch.outputs)
-    dispersion = np.ones(n_outputs, data.X.dtype)
-    scale = getattr(family, "scale", None)
-    if isinstance(scale, numbers.Real):
-        dispersion[:] = scale
-    elif family.has_dispersion:
-        edf = per_output(batches, [mode.edf for mode in modes])
-        pearson = per_output(batches, [mode.pearson for mode in modes])
-        for block in blocks:
-            freedom = len(block) * total - edf[block].sum()
-            dispersion[block] = pearson[block].sum() / freedom if freedom >= 1 else np.nan
-    mean = data.weight @ data.y / total
-    variance = data.weight @ (data.y - mean) ** 2 / total
-    spread = np.empty(n_outputs, data.X.dtype)
-    for block in blocks:
-        spread[block] = np.sqrt(variance[block].mean()) or 1.0
-    form = Form(type(family), parts.link, type(parts.prior), family.has_dispersion and not isinstance(scale, numbers.Real))
-    return Spec(
-        form, layout, population, strength, blocks, total / dispersion, dispersion, spread,
-        intercept_prior,
-        scale if isinstance(scale, dist.Distribution) else None,
-    )  # fmt: skip
-
-
-def _warn_of_fit(model, spec, total, edf):
-    """At most one warning each on convergence and on the dispersion."""
-    if not model.converged_:
-        warnings.warn(
-            f"The fit did not converge: after {model.n_iter_} iterations the optimality conditions are violated "
-            f"by a correlation of {model.kkt_residual_:.1e}. Raise solver_kwargs={{'maxiter': ...}}, or use a "
-            "(stronger) regularizer if features without one separate the data.",
-            ConvergenceWarning,
-            stacklevel=4,
-        )
-    if not spec.form.samples_dispersion:
-        return
-    left = float((total - edf).min())
-    if np.isnan(spec.dispersion).any():
-        warnings.warn(
-            f"scale_ is NaN: the fit has {edf.max():.1f} effective degrees of freedom for {total:g} samples, "
-            "which leaves none for the dispersion. Use a stronger regularizer, or give the dispersion: "
-            f"{spec.form.family.__name__}(scale=...).",
-            stacklevel=4,
-        )
-    elif left < 0.1 * total:
-        warnings.warn(
-            f"scale_ rests on {left:.1f} of {total:g} degrees of freedom: the fit nearly interpolates, and the "
-            "prior hardly depends on the strength any more. Use a stronger regularizer, or give the "
-            f"dispersion: {spec.form.family.__name__}(scale=...).",
-            stacklevel=4,
-        )
-
-
-def _from_name(value, known, argument):
-    """An instance: of a known name, or the object itself if it is of a known type."""
-    if isinstance(value, str):
-        if value not in known:
-            raise ValueError(f"{argument} must be one of {list(known)}; got {value!r}.")
-        return known[value]()
-    if isinstance(value, tuple(known.values())):
-        return value
-    raise ValueError(f"{argument} must be one of {list(known)} or such an object; got {value!r}.")
-
-
-def _resolve_link(link, family):
-    if link is None:
-        return family.default_link
-    if isinstance(link, links.Link):
-        return link
-    if isinstance(link, str) and link in LINKS:
-        return LINKS[link]
-    for known in LINKS.values():
-        if link is known.inverse:
-            return known
-    raise ValueError(f"inverse_link_function must be None or one of {list(LINKS)}; got {link!r}.")
-
-
-def _read_solver_kwargs(kwargs):
-    if kwargs is None:
-        return None, 100
-    if not isinstance(kwargs, Mapping) or not set(kwargs) <= {"tol", "maxiter"}:
-        raise ValueError(f"solver_kwargs must be a dict with the keys 'tol' and 'maxiter'; got {kwargs!r}.")
-    tol, max_iter = kwargs.get("tol"), kwargs.get("maxiter", 100)
-    if tol is not None and not (isinstance(tol, numbers.Real) and 0 < tol < 1):
-        raise ValueError(f"solver_kwargs['tol'] must be a number between 0 and 1; got {tol!r}.")
-    if not isinstance(max_iter, numbers.Integral) or max_iter < 1:
-        raise ValueError(f"solver_kwargs['maxiter'] must be a positive integer; got {max_iter!r}.")
-    return tol, int(max_iter)
-
-
-def _check_distribution(value, argument):
-    if value is not None and not isinstance(value, dist.Distribution):
-        raise ValueError(f"{argument} must be None or a NumPyro distribution; got {value!r}.")
-
-
-def _check_scale(scale):
-    if scale is None or isinstance(scale, dist.Distribution):
-        return
-    if not isinstance(scale, numbers.Real) or not 0 < scale < np.inf:
-        raise ValueError(f"The scale of the observation model must be a positive number; got {scale!r}.")

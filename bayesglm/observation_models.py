@@ -23,6 +23,7 @@ import numpy as np
 import numpyro.distributions as dist
 from jax.scipy.special import gammaln, xlogy
 
+from bayesglm.distributions import HalfStudentT
 from bayesglm.links import EXP, IDENTITY, LOGISTIC, Link
 
 __all__ = ["BernoulliObservations", "GaussianObservations", "PoissonObservations"]
@@ -141,7 +142,7 @@ class GaussianObservations:
     @staticmethod
     def dispersion_prior(spread):
         """Prior of the variance: sqrt(variance) ~ HalfStudentT(4), scaled by the standard deviation of y."""
-        sigma = dist.FoldedDistribution(dist.StudentT(4.0, 0.0, spread))
+        sigma = HalfStudentT(4.0, spread)
         return dist.TransformedDistribution(sigma, dist.transforms.PowerTransform(2.0))
 
 

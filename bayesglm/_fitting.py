@@ -1,0 +1,155 @@
+"""A fit: data and strengths in; the mode of every output and the Bayesian model it fixes out."""
+
+import numbers
+import warnings
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+import numpyro.distributions as dist
+from sklearn.exceptions import ConvergenceWarning
+
+from bayesglm._map import find_modes
+from bayesglm._model import Spec
+from bayesglm._posterior import Form
+from bayesglm._problem import Data, make_batches, per_output
+
+__all__ = ["Fitted", "fit_model", "warn_of_fit"]
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A fit and what it was made from; arrays are NumPy's."""
+
+    data: Data
+    batches: list
+    modes: list
+    spec: Spec
+
+    @property
+    def coef(self):
+        """Coefficients, shape (p, outputs)."""
+        return per_output(self.batches, [mode.coef for mode in self.modes])
+
+    @property
+    def intercept(self):
+        """Intercepts, shape (outputs,)."""
+        return per_output(self.batches, [mode.intercept for mode in self.modes])
+
+    @property
+    def edf(self):
+        """Effective degrees of freedom, shape (outputs,)."""
+        return per_output(self.batches, [mode.edf for mode in self.modes])
+
+    @property
+    def total(self):
+        """Sum of the weights."""
+        return float(self.data.weight.sum())
+
+    @property
+    def n_iter(self):
+        """Iterations of the output that took most."""
+        return int(max(mode.n_iter.max() for mode in self.modes))
+
+    @property
+    def residual(self):
+        """Largest violation of optimality of any output."""
+        return float(max(mode.residual.max() for mode in self.modes))
+
+    @property
+    def converged(self):
+        """Whether every output converged."""
+        return all(bool(mode.converged.all()) for mode in self.modes)
+
+
+def fit_model(parts, data, layout, strength, *, population):
+    """Fit all outputs.
+
+    Parameters
+    ----------
+    parts : Parts
+    data : Data
+    layout : Layout
+    strength : numpy.ndarray or tuple
+        As from `read_strength`.
+    population : bool
+
+    Returns
+    -------
+    Fitted
+    """
+    batches = make_batches(data, strength)
+    double = data.X.dtype == np.float64
+    tol = parts.tol if parts.tol is not None else (1e-10 if double else 1e-5)
+    static = {"family": type(parts.family), "link": parts.link, "prior": type(parts.prior)}
+    with jax.enable_x64(double):
+        modes = [
+            jax.tree.map(
+                np.asarray,
+                find_modes(data.X, data.weight, batch.y, batch.offset, batch.strength, tol, parts.max_iter, **static),
+            )
+            for batch in batches
+        ]
+    return Fitted(data, batches, modes, _make_spec(parts, layout, population, strength, batches, modes, data))
+
+
+def warn_of_fit(fitted):
+    """At most one warning each on convergence and on the dispersion."""
+    spec = fitted.spec
+    if not fitted.converged:
+        warnings.warn(
+            f"The fit did not converge: after {fitted.n_iter} iterations the optimality conditions are violated "
+            f"by a correlation of {fitted.residual:.1e}. Raise solver_kwargs={{'maxiter': ...}}, or use a "
+            "(stronger) regularizer if features without one separate the data.",
+            ConvergenceWarning,
+            stacklevel=4,
+        )
+    if not spec.form.samples_dispersion:
+        return
+    total, edf = fitted.total, fitted.edf
+    left = float((total - edf).min())
+    if np.isnan(spec.dispersion).any():
+        warnings.warn(
+            f"scale_ is NaN: the fit has {edf.max():.1f} effective degrees of freedom for {total:g} samples, "
+            "which leaves none for the dispersion. Use a stronger regularizer, or give the dispersion: "
+            f"{spec.form.family.__name__}(scale=...).",
+            stacklevel=4,
+        )
+    elif left < 0.1 * total:
+        warnings.warn(
+            f"scale_ rests on {left:.1f} of {total:g} degrees of freedom: the fit nearly interpolates, and the "
+            "prior hardly depends on the strength any more. Use a stronger regularizer, or give the "
+            f"dispersion: {spec.form.family.__name__}(scale=...).",
+            stacklevel=4,
+        )
+
+
+def _make_spec(parts, layout, population, strength, batches, modes, data):
+    """Everything of the Bayesian model that the fit fixes."""
+    n_outputs = data.y.shape[1]
+    total = float(data.weight.sum())
+    family = parts.family
+    blocks = tuple(block for batch in batches for block in batch.outputs)
+    dispersion = np.ones(n_outputs, data.X.dtype)
+    scale = getattr(family, "scale", None)
+    if isinstance(scale, numbers.Real):
+        dispersion[:] = scale
+    elif family.has_dispersion:
+        edf = per_output(batches, [mode.edf for mode in modes])
+        pearson = per_output(batches, [mode.pearson for mode in modes])
+        for block in blocks:
+            freedom = len(block) * total - edf[block].sum()
+            dispersion[block] = pearson[block].sum() / freedom if freedom >= 1 else np.nan
+    mean = data.weight @ data.y / total
+    variance = data.weight @ (data.y - mean) ** 2 / total
+    spread = np.empty(n_outputs, data.X.dtype)
+    for block in blocks:
+        spread[block] = np.sqrt(variance[block].mean()) or 1.0
+    form = Form(
+        type(family), parts.link, type(parts.prior), family.has_dispersion and not isinstance(scale, numbers.Real)
+    )
+    return Spec(
+        form, layout, population, strength, blocks, total / dispersion, dispersion, spread,
+        parts.intercept_prior,
+        scale if isinstance(scale, dist.Distribution) else None,
+    )  # fmt: skip

@@ -1,0 +1,26 @@
+"""Data and models that several tests share."""
+
+import json
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+
+matplotlib.use("Agg")
+SEED_FILE = Path(__file__).parent / "data" / "seed_reference.json"
+
+
+@pytest.fixture(scope="session")
+def seed():
+    """The seed page's data {X, y} and its cases with their exact optima."""
+    content = json.loads(SEED_FILE.read_text())
+    content["X"] = {leaf: np.array(values) for leaf, values in content["X"].items()}
+    content["y"] = np.array(content["y"])
+    return content
+
+
+@pytest.fixture
+def rng():
+    """A generator with a fixed seed."""
+    return np.random.default_rng(20)
