@@ -16,6 +16,9 @@ from bayesglm._problem import Data, make_batches, per_output
 
 __all__ = ["Fitted", "fit_model", "warn_of_fit"]
 
+# Features that the working set of a penalty with kinks holds at first.
+FIRST_WIDTH = 256
+
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
@@ -79,18 +82,25 @@ def fit_model(parts, data, layout, strength, *, population):
     Fitted
     """
     batches = make_batches(data, strength)
-    double = data.X.dtype == np.float64
-    tol = parts.tol if parts.tol is not None else (1e-10 if double else 1e-5)
-    static = {"family": type(parts.family), "link": parts.link, "prior": type(parts.prior)}
-    with jax.enable_x64(double):
-        modes = [
-            jax.tree.map(
-                np.asarray,
-                find_modes(data.X, data.weight, batch.y, batch.offset, batch.strength, tol, parts.max_iter, **static),
-            )
-            for batch in batches
-        ]
+    with jax.enable_x64(data.X.dtype == np.float64):
+        modes = [_find_modes(data, batch, parts) for batch in batches]
     return Fitted(data, batches, modes, _make_spec(parts, layout, population, strength, batches, modes, data))
+
+
+def _find_modes(data, batch, parts):
+    """Modes of a batch; the working set starts small and grows until it holds all that is not zero."""
+    n_features = data.X.shape[1]
+    tol = parts.tol if parts.tol is not None else (1e-10 if data.X.dtype == np.float64 else 1e-5)
+    static = {"family": type(parts.family), "link": parts.link, "prior": type(parts.prior)}
+    width = n_features if parts.prior.smooth else min(n_features, FIRST_WIDTH)
+    start = None
+    while True:
+        arguments = data.X, data.weight, batch.y, batch.offset, batch.strength, start, tol, parts.max_iter
+        modes = jax.tree.map(np.asarray, find_modes(*arguments, **static, width=width))
+        if not modes.overflow.any():
+            return modes
+        start = modes.coef, modes.intercept
+        width = min(n_features, 4 * width)
 
 
 def warn_of_fit(fitted):

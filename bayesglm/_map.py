@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bayesglm._solver import centered, expand, minimize, profiled_gram, trace_of_hat
+from bayesglm._solver import centered, expand, minimize, profiled_gram, support, trace_of_hat
 
 __all__ = ["Mode", "find_modes"]
 
@@ -19,12 +19,13 @@ class Mode(NamedTuple):
     residual: Any  # (B,)
     n_iter: Any  # (B,)
     converged: Any  # (B,)
+    overflow: Any  # (B,) whether the working set was too small
     edf: Any  # (B, m) effective degrees of freedom, the intercept included
     pearson: Any  # (B, m) Pearson chi-square statistic
 
 
-@partial(jax.jit, static_argnames=("family", "link", "prior"))
-def find_modes(X, weight, y, offset, strength, tol, max_iter, *, family, link, prior):
+@partial(jax.jit, static_argnames=("family", "link", "prior", "width"))
+def find_modes(X, weight, y, offset, strength, start, tol, max_iter, *, family, link, prior, width):
     """Penalized fits of a batch of problems.
 
     Parameters
@@ -33,8 +34,10 @@ def find_modes(X, weight, y, offset, strength, tol, max_iter, *, family, link, p
     weight : (n,)
     y, offset : (B, n, m)
     strength : pytree with leaves (B, ...)
+    start : pair of (B, p, m) and (B, m), or None
+        Coefficients and intercepts to start from.
     tol, max_iter : numbers
-        As for `minimize`.
+        As for `minimize`, like `width`.
     family, prior : type
         Of `bayesglm.observation_models` and `bayesglm.priors`.
     link : Link
@@ -48,27 +51,33 @@ def find_modes(X, weight, y, offset, strength, tol, max_iter, *, family, link, p
     X, feature_mean, square = centered(X, share)
     loss = partial(family.nll, link=link)
 
-    def solve(y, offset, strength):
-        start = start_of_intercept(y, offset, share, link)
+    def solve(y, offset, strength, start):
+        if start is None:
+            start = jnp.zeros((X.shape[1], y.shape[1]), X.dtype), start_of_intercept(y, offset, share, link)
+        else:
+            start = start[0], start[1] + feature_mean @ start[0]
         solution = minimize(
             X, square, y, share, offset, strength, start,
-            loss=loss, mean=link.inverse, prior=prior, tol=tol, max_iter=max_iter,
+            loss=loss, mean=link.inverse, prior=prior, tol=tol, max_iter=max_iter, width=width,
         )  # fmt: skip
-        eta = offset + solution.intercept + X @ solution.coef
+        coef = solution.coef
+        eta = offset + solution.intercept + X @ coef
         curvature = expand(loss, link.inverse, y, eta)[2]
-        gram, _, _ = profiled_gram(X, share[:, None] * curvature)
+        rows = jax.lax.top_k(jnp.any(support(coef, strength, prior), 1), width)[1]
+        gram, _, _ = profiled_gram(X[:, rows], share[:, None] * curvature)
         mean = link.inverse(eta)
         return Mode(
-            solution.coef,
-            solution.intercept - feature_mean @ solution.coef,
+            coef,
+            solution.intercept - feature_mean @ coef,
             solution.residual,
             solution.n_iter,
             solution.converged,
-            1 + trace_of_hat(gram, solution.coef, strength, prior),
+            solution.overflow,
+            1 + trace_of_hat(gram, coef[rows], prior.rows(strength, rows), prior),
             jnp.sum(weight[:, None] * (y - mean) ** 2 / family.unit_variance(mean), 0),
         )
 
-    return jax.vmap(solve)(y, offset, strength)
+    return jax.vmap(solve)(y, offset, strength, start)
 
 
 def start_of_intercept(y, offset, share, link):

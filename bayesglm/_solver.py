@@ -20,7 +20,16 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import cho_factor, cho_solve
 
-__all__ = ["Solution", "centered", "expand", "gram_with_intercept", "minimize", "profiled_gram", "trace_of_hat"]
+__all__ = [
+    "Solution",
+    "centered",
+    "expand",
+    "gram_with_intercept",
+    "minimize",
+    "profiled_gram",
+    "support",
+    "trace_of_hat",
+]
 
 MAX_HALVINGS = 40
 MAX_ROUNDS = 50
@@ -36,6 +45,7 @@ class Solution(NamedTuple):
     residual: Any  # largest violation of optimality, a correlation
     n_iter: Any
     converged: Any
+    overflow: Any  # whether it stopped because more than `width` features have coefficients that are not zero
 
 
 class _State(NamedTuple):
@@ -48,10 +58,12 @@ class _State(NamedTuple):
     curvature: Any  # (n, m) weight * expected second derivative
     grad: Any  # (p, m)
     scale: Any  # (p, m) gradient of a feature that correlates perfectly with the derivatives
+    urgency: Any  # (p,) order in which features enter the working set
     residual: Any
     goal: Any  # residual at which to stop: the tolerance, or what rounding allows
     n_iter: Any
     stuck: Any
+    overflow: Any
 
 
 def centered(X, weight):
@@ -116,8 +128,8 @@ def profiled_gram(X, curvature):
     return gram, cross.T, total
 
 
-def minimize(X, square, y, weight, offset, strength, intercept, *, loss, mean, prior, tol, max_iter):
-    """Minimize the penalized loss from coefficients zero.
+def minimize(X, square, y, weight, offset, strength, start, *, loss, mean, prior, tol, max_iter, width):
+    """Minimize the penalized loss.
 
     Parameters
     ----------
@@ -127,14 +139,16 @@ def minimize(X, square, y, weight, offset, strength, intercept, *, loss, mean, p
     weight : (n,), sums to 1
     strength : pytree
         What `prior` takes.
-    intercept : (m,)
-        Where to start.
+    start : pair of coef (p, m) and intercept (m,)
     loss, mean : callable
         loss(y, eta) and mean(eta), elementwise.
-    prior : class with penalty, prox, common, curvature, is_flat and smooth
+    prior : class with penalty, prox, common, curvature, is_flat, rows and smooth
     tol : float
         Largest residual at which to stop.
     max_iter : int
+    width : int
+        Size of the working set: each step moves at most so many features, those that are not zero or violate
+        their optimality condition most. p for smooth penalties.
 
     Returns
     -------
@@ -158,23 +172,47 @@ def minimize(X, square, y, weight, offset, strength, intercept, *, loss, mean, p
         grad = X.T @ slope
         scale = jnp.sqrt(square)[:, None] * rms
         metric = prior.common(_positive(square[:, None] * jnp.sum(curvature, 0)), strength)
-        violation = jnp.max(optimality(coef, grad, strength, metric, prior) / _positive(scale))
-        residual = jnp.maximum(violation, jnp.max(jnp.abs(slope.sum(0))) / rms)
+        violation = jnp.max(optimality(coef, grad, strength, metric, prior) / _positive(scale), axis=1)
+        residual = jnp.maximum(jnp.max(violation), jnp.max(jnp.abs(slope.sum(0))) / rms)
+        active = jnp.any(support(coef, strength, prior), axis=1)
+        urgency = jnp.where(active, jnp.inf, violation)
         goal = jnp.maximum(tol, 8 * rounding / rms)
         value, noise = objective(coef, eta)
-        return _State(coef, intercept, eta, value, noise, slope, curvature, grad, scale, residual, goal, n_iter, stuck)
+        # Room must be left for features that are to enter.
+        overflow = (jnp.sum(active) > 0.75 * width) & (width < len(square))
+        return _State(
+            coef=coef,
+            intercept=intercept,
+            eta=eta,
+            value=value,
+            noise=noise,
+            slope=slope,
+            curvature=curvature,
+            grad=grad,
+            scale=scale,
+            urgency=urgency,
+            residual=residual,
+            goal=goal,
+            n_iter=n_iter,
+            stuck=stuck,
+            overflow=overflow,
+        )
 
     def step(state):
-        gram, cross, total = profiled_gram(X, state.curvature)
+        rows = jnp.arange(width) if width == len(square) else jax.lax.top_k(state.urgency, width)[1]
+        features, strengths = X[:, rows], prior.rows(strength, rows)
+        gram, cross, total = profiled_gram(features, state.curvature)
         slope = state.slope.sum(0)
-        profiled = state.grad - cross * slope / _positive(total)
+        profiled = state.grad[rows] - cross * slope / _positive(total)
         inner_goal = jnp.maximum(0.01 * state.residual, 0.1 * state.goal)
-        target = quadratic_step(gram, profiled, state.coef, strength, state.scale, inner_goal, prior)
-        move = target - state.coef
+        part = quadratic_step(gram, profiled, state.coef[rows], strengths, state.scale[rows], inner_goal, prior)
+        move = part - state.coef[rows]
         move_intercept = -(slope + jnp.sum(cross * move, 0)) / _positive(total)
-        along = X @ move + move_intercept
-        expected = jnp.sum(state.grad * move) + slope @ move_intercept
+        along = features @ move + move_intercept
+        target = state.coef.at[rows].set(part)
+        expected = jnp.sum(state.grad[rows] * move) + slope @ move_intercept
         expected += prior.penalty(target, strength) - prior.penalty(state.coef, strength)
+        move = target - state.coef
 
         def too_far(carry):
             length, value, noise = carry
@@ -193,12 +231,17 @@ def minimize(X, square, y, weight, offset, strength, intercept, *, loss, mean, p
         return evaluate(coef, state.intercept + length * move_intercept, state.n_iter + 1, stuck)
 
     def unfinished(state):
-        return (state.residual > state.goal) & ~state.stuck & (state.n_iter < max_iter)
+        return (state.residual > state.goal) & ~state.stuck & ~state.overflow & (state.n_iter < max_iter)
 
-    coef = jnp.zeros((X.shape[1], y.shape[1]), X.dtype)
-    start = evaluate(coef, intercept, jnp.zeros((), int), jnp.zeros((), bool))
-    end = jax.lax.while_loop(unfinished, step, start)
-    return Solution(end.coef, end.intercept, end.residual, end.n_iter, end.residual <= end.goal)
+    first = evaluate(*start, jnp.zeros((), int), jnp.zeros((), bool))
+    end = jax.lax.while_loop(unfinished, step, first)
+    converged = (end.residual <= end.goal) & ~end.overflow
+    return Solution(end.coef, end.intercept, end.residual, end.n_iter, converged, end.overflow)
+
+
+def support(coef, strength, prior):
+    """Which coefficients are not held at zero by a kink of the penalty."""
+    return (coef != 0) | prior.is_flat(strength) | prior.smooth
 
 
 def optimality(coef, grad, strength, metric, prior):
@@ -236,17 +279,18 @@ def composite_step(gram, grad, coef, strength, scale, goal, prior):
         return new, ahead, jnp.where(restart, 1.0, grown)
 
     def newton_on_support(w):
-        active = ((w != 0) | prior.is_flat(strength)).ravel()
+        active = support(w, strength, prior).ravel()
         slope = jnp.where(active, gradient(w).ravel(), 0.0)
         bend = jax.hessian(prior.penalty)(w, strength).reshape(w.size, w.size)
         pull = jax.grad(prior.penalty)(w, strength).ravel()
         direction = -solve_active(hessian + bend, slope + pull, active)
         lengths = jnp.array(STEP_LENGTHS, w.dtype)
-        penalties = jax.vmap(lambda t: prior.penalty(w + t * direction.reshape(shape), strength))(lengths)
-        change = lengths * (slope @ direction) + 0.5 * lengths**2 * (direction @ hessian @ direction)
-        change = change + penalties - penalties[0]
+        moves = jax.vmap(lambda t: prior.face(w + t * direction.reshape(shape), w, strength) - w)(lengths)
+        flat = moves.reshape(len(lengths), -1)
+        change = flat @ gradient(w).ravel() + 0.5 * jnp.sum(flat @ hessian * flat, 1)
+        change = change + jax.vmap(lambda move: prior.penalty(w + move, strength))(moves)
         best = jnp.argmin(jnp.where(jnp.isnan(change), jnp.inf, change))
-        return w + lengths[best] * direction.reshape(shape)
+        return w + moves[best]
 
     def one_round(carry):
         w, _, rounds = carry
@@ -277,7 +321,7 @@ def trace_of_hat(gram, coef, strength, prior):
     Trace of the hat matrix over the coefficients that are not zero, the curvature of the penalty included.
     """
     hessian = _block_diagonal(gram)
-    active = ((coef != 0) | prior.is_flat(strength) | prior.smooth).ravel()
+    active = support(coef, strength, prior).ravel()
     bend = jax.hessian(prior.penalty)(coef, strength).reshape(coef.size, coef.size)
     _, root, factor = _factorize(hessian + bend, active)
     scaled = jnp.where(active[:, None] & active, hessian / root / root[:, None], 0.0)

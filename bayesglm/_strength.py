@@ -38,7 +38,7 @@ def read_strength(strength, prior, layout, n_outputs, *, population):
     -------
     numpy.ndarray or tuple
         Shape (n_features, n_outputs) for UnRegularized, Ridge and Lasso; a pair of such for ElasticNet; for
-        GroupLasso the strengths (n_groups,) and the group of each coefficient (n_features, n_outputs).
+        GroupLasso s_g sqrt(p_g) of each group (n_groups,) and the group of each coefficient (n_features, n_outputs).
 
     Raises
     ------
@@ -55,7 +55,8 @@ def read_strength(strength, prior, layout, n_outputs, *, population):
         return np.zeros((layout.n_features, n_outputs))
     if isinstance(prior, GroupLasso):
         groups, n_groups = read_groups(prior.mask, layout, n_outputs, population=population)
-        return reader.per_group(strength, n_groups, prior.mask is None), groups
+        sizes = np.bincount(groups.ravel(), minlength=n_groups + 1)[:n_groups]
+        return reader.per_group(strength, n_groups, prior.mask is None) * np.sqrt(sizes), groups
     if isinstance(prior, ElasticNet):
         size, ratio = _split_elastic_net(strength)
         size, ratio = reader.per_coefficient(size, ARGUMENT), reader.per_coefficient(ratio, "the ratio of " + ARGUMENT)

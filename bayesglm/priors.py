@@ -15,17 +15,18 @@ regularizer     penalty                                   prior of a coefficient
 
 Each class is one room: the formulas stand side by side and speak of an array of coefficients of any shape.
 `strength` is an array of that shape for `Ridge` and `Lasso`, a pair of them (strength, ratio) for
-`ElasticNet`, and (strengths of the groups, group of each coefficient) for `GroupLasso`. Strength 0 is flat.
+`ElasticNet`, and (s_g sqrt(p_g) of each group, group of each coefficient) for `GroupLasso`. Strength 0 is flat.
 """
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
 from bayesglm import distributions
-from bayesglm._groups import group_norms, group_sizes, spread
+from bayesglm._groups import group_norms, spread
 
 __all__ = ["ElasticNet", "GroupLasso", "Lasso", "Ridge", "UnRegularized"]
 
@@ -45,6 +46,16 @@ class UnRegularized:
     def prox(coef, strength, step):
         """Return `coef`: nothing pulls on it."""
         return coef
+
+    @staticmethod
+    def face(coef, near, strength):
+        """Point of the face of the penalty that `near` lies on, as close to `coef` as possible: `coef`."""
+        return coef
+
+    @staticmethod
+    def rows(strength, features):
+        """Strength of some features."""
+        return jax.tree.map(lambda leaf: leaf[features], strength)
 
     @staticmethod
     def common(metric, strength):
@@ -82,6 +93,16 @@ class Ridge:
     def prox(coef, strength, step):
         """Minimizer over w of (w - coef)^2 / (2 step) + penalty(w)."""
         return coef / (1 + step * strength)
+
+    @staticmethod
+    def face(coef, near, strength):
+        """Point of the face of the penalty that `near` lies on, as close to `coef` as possible: `coef`."""
+        return coef
+
+    @staticmethod
+    def rows(strength, features):
+        """Strength of some features."""
+        return jax.tree.map(lambda leaf: leaf[features], strength)
 
     @staticmethod
     def common(metric, strength):
@@ -122,6 +143,16 @@ class Lasso:
         return jnp.sign(coef) * jnp.maximum(jnp.abs(coef) - step * strength, 0.0)
 
     @staticmethod
+    def face(coef, near, strength):
+        """Stop at the kink at zero: coefficients whose sign is no longer that of `near` become zero."""
+        return jnp.where((coef * near >= 0) | Lasso.is_flat(strength), coef, 0.0)
+
+    @staticmethod
+    def rows(strength, features):
+        """Strength of some features."""
+        return jax.tree.map(lambda leaf: leaf[features], strength)
+
+    @staticmethod
     def common(metric, strength):
         """Metric in which `prox` may be taken: any."""
         return metric
@@ -160,6 +191,16 @@ class ElasticNet:
         """Minimizer over w of (w - coef)^2 / (2 step) + penalty(w): threshold, then shrink."""
         size, ratio = strength
         return Ridge.prox(Lasso.prox(coef, size * ratio, step), size * (1 - ratio), step)
+
+    @staticmethod
+    def face(coef, near, strength):
+        """Stop at the kink at zero: coefficients whose sign is no longer that of `near` become zero."""
+        return jnp.where((coef * near >= 0) | ElasticNet.is_flat(strength), coef, 0.0)
+
+    @staticmethod
+    def rows(strength, features):
+        """Strength of some features."""
+        return jax.tree.map(lambda leaf: leaf[features], strength)
 
     @staticmethod
     def common(metric, strength):
@@ -204,17 +245,28 @@ class GroupLasso:
     @staticmethod
     def penalty(coef, strength):
         """Penalty, a scalar; a group that spans leaves or outputs has one joint norm."""
-        rate, groups = GroupLasso._rates(strength)
+        rate, groups = strength
         return jnp.sum(rate * group_norms(coef, groups, rate.shape[-1]))
 
     @staticmethod
     def prox(coef, strength, step):
         """Minimizer over w of |w - coef|^2 / (2 step) + penalty(w); `step` is constant within groups."""
-        rate, groups = GroupLasso._rates(strength)
+        rate, groups = strength
         norms = spread(group_norms(coef, groups, rate.shape[-1]), groups, 1.0)
         threshold = step * spread(rate, groups, 0.0)
         keep = norms > threshold
         return jnp.where(keep | (threshold == 0), coef * (1 - threshold / jnp.where(keep, norms, 1.0)), 0.0)
+
+    @staticmethod
+    def face(coef, near, strength):
+        """Point of the face of the penalty that `near` lies on, as close to `coef` as possible: `coef`."""
+        return coef
+
+    @staticmethod
+    def rows(strength, features):
+        """Strength of some features; the others are taken to be zero."""
+        rate, groups = strength
+        return rate, groups[features]
 
     @staticmethod
     def common(metric, strength):
@@ -226,7 +278,7 @@ class GroupLasso:
     @staticmethod
     def curvature(coef, strength, sd):
         """Curvature of the quadratic that touches the penalty at the typical length of the group."""
-        rate, groups = GroupLasso._rates(strength)
+        rate, groups = strength
         norms = group_norms(jnp.sqrt(coef**2 + sd**2), groups, rate.shape[-1])
         return spread(rate / jnp.where(norms > 0, norms, 1.0), groups, 0.0)
 
@@ -239,16 +291,10 @@ class GroupLasso:
     @staticmethod
     def distribution(strength, k):
         """Prior with density proportional to exp(-k penalty)."""
-        rate, groups = GroupLasso._rates(strength)
+        rate, groups = strength
         proper, safe = _proper(k * rate)
         groups = jnp.where(spread(proper, groups, False), groups, rate.shape[-1])
         return distributions.GroupLaplace(safe, groups)
-
-    @staticmethod
-    def _rates(strength):
-        size, groups = strength
-        sizes = group_sizes(groups, size.shape[-1])
-        return size * jnp.sqrt(sizes.astype(size.dtype)), groups
 
 
 def _proper(rate):

@@ -114,7 +114,7 @@ def main(output=Path(".")):
     # 4 chains of 500 draws. log_likelihood and posterior_predictive hold one number per draw and row, here
     # 40 million each; this script needs neither. az.loo wants the first, az.plot_ppc_dist the second.
     idata = model.sample(
-        X, y, num_samples=500, num_warmup=300, seed=1,
+        X, y, num_samples=500, num_warmup=200, seed=1,
         log_likelihood=False, posterior_predictive=False, progress_bar=False,
     )  # fmt: skip
     print("\nThe posterior (intervals of 89%, equal tails)")
