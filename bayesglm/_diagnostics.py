@@ -54,7 +54,7 @@ def _mixing(draws):
         if rhat.max() > MAX_RHAT:
             problems.append(
                 f"r-hat reaches {rhat.max():.3f} (should be below {MAX_RHAT}): the chains disagree; "
-                "raise num_warmup and num_samples"
+                "raise num_samples, and num_warmup if that does not help"
             )
     methods: tuple[dict[str, Any], ...] = ({"method": "bulk"}, {"method": "tail", "prob": (0.05, 0.95)})
     ess = np.array(

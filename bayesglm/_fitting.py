@@ -13,11 +13,14 @@ from bayesglm._map import find_modes
 from bayesglm._model import Spec
 from bayesglm._posterior import Form
 from bayesglm._problem import Data, make_batches, per_output
+from bayesglm._propriety import boundary_fault, null_space, rank_fault, separation_fault
 
 __all__ = ["Fitted", "fit_model", "warn_of_fit"]
 
 # Features that the working set of a penalty with kinks holds at first.
 FIRST_WIDTH = 256
+# Squared pivot of the scaled Hessian below which features may be collinear.
+SINGULAR_PIVOT = 1e-8
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +67,27 @@ class Fitted:
         """Whether every output converged."""
         return all(bool(mode.converged.all()) for mode in self.modes)
 
+    @property
+    def determined(self):
+        """Whether the Hessian of every output is clearly regular."""
+        return all(bool((mode.pivot > SINGULAR_PIVOT).all()) for mode in self.modes)
+
+    @property
+    def flat(self):
+        """Which coefficients have no prior, shape (p, outputs)."""
+        return np.broadcast_to(np.asarray(self.spec.form.prior.is_flat(self.spec.strength)), self.coef.shape)
+
+    def fault(self, output, *, with_intercept):
+        """Why an output has no mode or no proper posterior: a Fault, or None."""
+        X, y, weight, offset = self.data
+        y, flat, family = y[:, output], self.flat[:, output], self.spec.form.family
+        eta = offset[:, output] + self.intercept[output] + X @ self.coef[:, output]
+        return (
+            (boundary_fault(y, weight, family) if with_intercept else None)
+            or (None if self.determined else rank_fault(X, weight, flat, with_intercept=with_intercept))
+            or separation_fault(X, y, weight, eta, flat, family, with_intercept=with_intercept)
+        )
+
 
 def fit_model(parts, data, layout, strength, *, population):
     """Fit all outputs.
@@ -98,22 +122,31 @@ def _find_modes(data, batch, parts):
         arguments = data.X, data.weight, batch.y, batch.offset, batch.strength, start, tol, parts.max_iter
         modes = jax.tree.map(np.asarray, find_modes(*arguments, **static, width=width))
         if not modes.overflow.any():
-            return modes
+            return _of_smallest_norm(modes, data, batch, parts)
         start = modes.coef, modes.intercept
         width = min(n_features, 4 * width)
 
 
+def _of_smallest_norm(modes, data, batch, parts):
+    """Among the optima of collinear features without a penalty, take the one of smallest norm."""
+    coef, intercept = modes.coef + 0.0, modes.intercept.copy()  # + 0.0 turns -0.0 into 0.0
+    for b in np.flatnonzero(modes.pivot <= SINGULAR_PIVOT):
+        is_flat = np.asarray(parts.prior.is_flat(jax.tree.map(lambda leaf: leaf[b], batch.strength)))  # noqa: B023
+        for output, flat in enumerate(is_flat.T):
+            if flat.any():
+                mean = data.weight @ data.X[:, flat] / data.weight.sum()
+                null = null_space((data.X[:, flat] - mean)[data.weight > 0])
+                surplus = null @ (null.T @ coef[b, flat, output])
+                coef[b, flat, output] -= surplus
+                intercept[b, output] += mean @ surplus
+    return modes._replace(coef=coef, intercept=intercept)
+
+
 def warn_of_fit(fitted):
-    """At most one warning each on convergence and on the dispersion."""
+    """At most one warning each on the mode and on the dispersion."""
+    if not fitted.converged or fitted.flat.any():
+        _warn_of_mode(fitted)
     spec = fitted.spec
-    if not fitted.converged:
-        warnings.warn(
-            f"The fit did not converge: after {fitted.n_iter} iterations the optimality conditions are violated "
-            f"by a correlation of {fitted.residual:.1e}. Raise solver_kwargs={{'maxiter': ...}}, or use a "
-            "(stronger) regularizer if features without one separate the data.",
-            ConvergenceWarning,
-            stacklevel=4,
-        )
     if not spec.form.samples_dispersion:
         return
     total, edf = fitted.total, fitted.edf
@@ -131,6 +164,26 @@ def warn_of_fit(fitted):
             "prior hardly depends on the strength any more. Use a stronger regularizer, or give the "
             f"dispersion: {spec.form.family.__name__}(scale=...).",
             stacklevel=4,
+        )
+
+
+def _warn_of_mode(fitted):
+    """Name the cause of a fit that did not converge, or is not unique."""
+    outputs = range(fitted.coef.shape[1])
+    faults = [(output, fault) for output in outputs if (fault := fitted.fault(output, with_intercept=True))]
+    if faults:
+        output, fault = faults[0]
+        where = f" (output {output}; {len(faults)} of {len(outputs)} are affected)" if fitted.spec.population else ""
+        effect = "has no finite optimum" if fault.is_unbounded else "is one of many, that of smallest norm"
+        message = f"The fit{where} {effect}, for {fault.cause}. {fault.remedy}".strip()
+        warnings.warn(message, ConvergenceWarning, stacklevel=5)
+    elif not fitted.converged:
+        warnings.warn(
+            f"The fit did not converge: after {fitted.n_iter} iterations the optimality conditions are violated "
+            f"by a correlation of {fitted.residual:.1e}. Raise solver_kwargs={{'maxiter': ...}}, or use a "
+            "(stronger) regularizer.",
+            ConvergenceWarning,
+            stacklevel=5,
         )
 
 

@@ -20,6 +20,7 @@ class Mode(NamedTuple):
     n_iter: Any  # (B,)
     converged: Any  # (B,)
     overflow: Any  # (B,) whether the working set was too small
+    pivot: Any  # (B,) near 0 where coefficients are not determined
     edf: Any  # (B, m) effective degrees of freedom, the intercept included
     pearson: Any  # (B, m) Pearson chi-square statistic
 
@@ -65,6 +66,7 @@ def find_modes(X, weight, y, offset, strength, start, tol, max_iter, *, family, 
         curvature = expand(loss, link.inverse, y, eta)[2]
         rows = jax.lax.top_k(jnp.any(support(coef, strength, prior), 1), width)[1]
         gram, _, _ = profiled_gram(X[:, rows], share[:, None] * curvature)
+        trace, pivot = trace_of_hat(gram, coef[rows], prior.rows(strength, rows), prior)
         mean = link.inverse(eta)
         return Mode(
             coef,
@@ -73,7 +75,8 @@ def find_modes(X, weight, y, offset, strength, start, tol, max_iter, *, family, 
             solution.n_iter,
             solution.converged,
             solution.overflow,
-            1 + trace_of_hat(gram, coef[rows], prior.rows(strength, rows), prior),
+            pivot,
+            1 + trace,
             jnp.sum(weight[:, None] * (y - mean) ** 2 / family.unit_variance(mean), 0),
         )
 

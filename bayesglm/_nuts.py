@@ -54,8 +54,8 @@ def run_nuts(
     Draws
         NumPy arrays.
     """
-    tuning = (num_warmup, target_accept_prob, max_tree_depth)
-    data = jax.device_put((X, weight, targets, intercept_prior, dispersion_prior))
+    tuning = (num_warmup, max_tree_depth)
+    data = jax.device_put((X, weight, targets, intercept_prior, dispersion_prior, target_accept_prob))
     n_problems = len(targets.k)
     keys = jax.random.split(jax.random.key(seed), (n_problems, num_chains))
     frames, state = _start(data, keys, form=form, tuning=tuning)
@@ -70,7 +70,7 @@ def run_nuts(
     return jax.tree.map(lambda *parts: np.moveaxis(np.concatenate(parts), 0, 2), *chunks)
 
 
-def _kernel(form, tuning):
+def _kernel(form, tuning, target_accept_prob):
     """NumPyro's NUTS: the functions that start a chain and that make a transition, given the data."""
 
     def potential_given(X, weight, target, intercept_prior, dispersion_prior, frame):
@@ -80,7 +80,7 @@ def _kernel(form, tuning):
 
         return potential
 
-    num_warmup, target_accept_prob, max_tree_depth = tuning
+    num_warmup, max_tree_depth = tuning
     init, step = hmc(potential_fn_gen=potential_given, algo="NUTS")
     start = partial(init, num_warmup=num_warmup, target_accept_prob=target_accept_prob, max_tree_depth=max_tree_depth)
     return start, step
@@ -89,8 +89,8 @@ def _kernel(form, tuning):
 @partial(jax.jit, static_argnames=("form", "tuning"))
 def _start(data, keys, *, form, tuning):
     """Frames of the problems, and the first state of every chain: a draw of the normal approximation."""
-    X, weight, targets, intercept_prior, dispersion_prior = data
-    start, _ = _kernel(form, tuning)
+    X, weight, targets, intercept_prior, dispersion_prior, target_accept_prob = data
+    start, _ = _kernel(form, tuning, target_accept_prob)
 
     def one_problem(target, keys):
         frame = whiten(X, weight, target, form)
@@ -110,8 +110,8 @@ def _start(data, keys, *, form, tuning):
 @partial(jax.jit, static_argnames=("form", "tuning"))
 def _advance(state, data, frames, *, form, tuning):
     """Make CHUNK transitions of every chain; draws have leaves (CHUNK, B, C, ...)."""
-    X, weight, targets, intercept_prior, dispersion_prior = data
-    start, step = _kernel(form, tuning)
+    X, weight, targets, intercept_prior, dispersion_prior, target_accept_prob = data
+    start, step = _kernel(form, tuning, target_accept_prob)
 
     def one_problem(state, target, frame):
         arguments = (X, weight, target, intercept_prior, dispersion_prior, frame)

@@ -23,9 +23,9 @@ __all__ = ["Form", "Position", "Target", "log_density", "unpack", "whiten"]
 class Form:
     """What decides the compiled program: hashable, equal for equal models."""
 
-    family: type
+    family: Any
     link: Link
-    prior: type
+    prior: Any
     samples_dispersion: bool
 
 

@@ -1,15 +1,65 @@
-"""Whether the posterior is proper: directions without a prior must be held by the data."""
+"""Whether the mode exists and the posterior is proper: directions without a prior must be held by the data."""
+
+from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["improper_direction"]
+__all__ = ["Fault", "boundary_fault", "null_space", "rank_fault", "separation_fault"]
 
 # Beyond this linear predictor a fit may be on its way to infinity; below, no separation went unnoticed.
 SUSPICIOUS_ETA = 8.0
 
 
-def improper_direction(X, y, weight, eta, flat, intercept_is_flat, family):
-    """Say why the posterior of one output is improper, or return None.
+class Fault(NamedTuple):
+    """Why there is no mode or no proper posterior, and what would help."""
+
+    cause: str
+    remedy: str
+    is_unbounded: bool  # whether the likelihood rises for ever, rather than being flat
+
+
+def boundary_fault(y, weight, family):
+    """The fault of an output whose every y sits on the boundary of the mean's domain, or None.
+
+    Parameters
+    ----------
+    y, weight : (n,)
+    family : class
+    """
+    direction = family.recession(y[weight > 0])
+    if direction[0] == 0 or (direction != direction[0]).any():
+        return None
+    return Fault(f"every y is {y[weight > 0][0]:g}, so the likelihood rises for ever with the intercept", "", True)
+
+
+def rank_fault(X, weight, flat, *, with_intercept):
+    """The fault of features without a prior that are collinear, or None.
+
+    Parameters
+    ----------
+    X : (n, p)
+    weight : (n,)
+    flat : (p,) bool
+        Coefficients without a prior.
+    with_intercept : bool
+        Whether the intercept has no prior either.
+    """
+    if not flat.any():
+        return None
+    design = X[weight > 0][:, flat]
+    deficient = null_space(design - design.mean(0) if with_intercept else design).shape[1]
+    if not deficient:
+        return None
+    return Fault(
+        f"the {design.shape[1]} features without a penalty have rank {design.shape[1] - deficient} in "
+        f"{len(design)} samples: some are constant or collinear, or there are more of them than samples",
+        "Give them a regularizer_strength, or leave some out.",
+        is_unbounded=False,
+    )
+
+
+def separation_fault(X, y, weight, eta, flat, family, *, with_intercept):
+    """The fault of features without a prior along which the likelihood rises for ever, or None.
 
     Parameters
     ----------
@@ -17,55 +67,51 @@ def improper_direction(X, y, weight, eta, flat, intercept_is_flat, family):
     y, weight, eta : (n,)
         eta is the linear predictor of the fit.
     flat : (p,) bool
-        Coefficients without a prior.
-    intercept_is_flat : bool
-    family : type
-
-    Returns
-    -------
-    str or None
+    family : class
+    with_intercept : bool
     """
     rows = weight > 0
-    y, eta, X = y[rows], eta[rows], X[rows][:, flat]
-    direction = family.recession(y)
-    if intercept_is_flat and len(set(direction)) == 1 and direction[0] != 0:
-        return f"every y is {y[0]:g}, so the likelihood rises for ever with the flat intercept"
-    design = np.column_stack([np.ones(len(y)), X - X.mean(0)]) if intercept_is_flat else X
-    if design.shape[1] == 0:
+    direction = family.recession(y[rows])
+    if not flat.any() or not (direction * eta[rows] > SUSPICIOUS_ETA).any():
         return None
-    rank = _rank(design)
-    if rank < design.shape[1]:
-        return (
-            f"{design.shape[1]} coefficients without a prior (intercept included) meet a design of rank {rank}: "
-            "features are collinear, constant, or more than the samples"
-        )
-    suspicious = (direction * eta > SUSPICIOUS_ETA).any()
-    if suspicious and _separates(design, direction):
-        return "features without a prior separate the data, so the likelihood rises for ever along them"
-    return None
+    design = X[rows][:, flat]
+    if with_intercept:
+        design = np.column_stack([np.ones(len(design)), design - design.mean(0)])
+    if not _separates(design, direction):
+        return None
+    return Fault(
+        "features without a penalty separate the data, so the likelihood rises for ever along them",
+        "Give them a regularizer_strength.",
+        is_unbounded=True,
+    )
 
 
-def _rank(design):
-    """Numerical rank after scaling the columns to unit length."""
+def null_space(design):
+    """Orthonormal basis (p, p - rank) of the directions that do not move design @ v.
+
+    The rank is judged after scaling the columns to unit length.
+    """
     length = np.sqrt((design**2).sum(0))
-    scaled = design / np.where(length > 0, length, 1)
-    triangle = np.linalg.qr(scaled, mode="r") if len(design) > design.shape[1] else scaled
-    singular = np.linalg.svd(triangle, compute_uv=False)
-    return int((singular > max(design.shape) * np.finfo(design.dtype).eps * singular[0]).sum())
+    length = np.where(length > 0, length, 1)
+    triangle = design / length
+    if len(design) > design.shape[1]:
+        triangle = np.linalg.qr(triangle, mode="r")
+    _, singular, right = np.linalg.svd(triangle)
+    rank = int((singular > max(design.shape) * np.finfo(design.dtype).eps * singular[0]).sum()) if len(singular) else 0
+    return np.linalg.qr(right[rank:].T / length[:, None])[0]
 
 
 def _separates(design, direction):
     """Whether some v has direction * (design @ v) >= 0, not all 0, and design @ v = 0 where direction is 0."""
+    # Loaded on use: only suspicious fits come here.
     from scipy.optimize import linprog
 
     held = design[direction == 0]
     if len(held):
-        _, singular, right = np.linalg.svd(held.T @ held if len(held) > design.shape[1] else held)
-        rank = int((singular > len(held) * np.finfo(float).eps * singular[0]).sum())
-        design = design @ right[rank:].T
-    signed = (direction[:, None] * design)[direction != 0]
+        design = design @ null_space(held)
+    signed = direction[direction != 0, None] * design[direction != 0]
     if signed.shape[1] == 0:
         return False
-    signed = signed / np.maximum(np.abs(signed).max(0), np.finfo(float).tiny)
+    signed = signed / np.maximum(np.abs(signed).max(0), np.finfo(signed.dtype).tiny)
     result = linprog(-signed.sum(0), A_ub=-signed, b_ub=np.zeros(len(signed)), bounds=(-1, 1))
-    return result.status == 0 and -result.fun > 1e-6 * len(signed) ** 0.5
+    return result.status == 0 and -result.fun > 1e-6 * np.sqrt(len(signed))

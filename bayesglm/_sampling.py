@@ -13,7 +13,6 @@ from bayesglm._inference_data import Posterior, data_tree, in_blocks, log_likeli
 from bayesglm._nuts import run_nuts
 from bayesglm._posterior import Target
 from bayesglm._problem import per_output
-from bayesglm._propriety import improper_direction
 
 __all__ = ["Run", "check_propriety", "draw_posterior"]
 
@@ -40,19 +39,13 @@ class Run:
 def check_propriety(fitted):
     """Raise a ValueError that names the cause if the posterior of an output is improper."""
     data, spec = fitted.data, fitted.spec
-    eta = data.offset + fitted.intercept + data.X @ fitted.coef
-    flat = np.asarray(spec.form.prior.is_flat(spec.strength))
+    with_intercept = spec.intercept_prior is None
     for output in range(data.y.shape[1]):
-        reason = improper_direction(
-            data.X, data.y[:, output], data.weight, eta[:, output], flat[:, output],
-            spec.intercept_prior is None, spec.form.family,
-        )  # fmt: skip
-        if reason is not None:
+        fault = fitted.fault(output, with_intercept=with_intercept)
+        if fault is not None:
             where = f" of output {output}" if spec.population else ""
-            raise ValueError(
-                f"The posterior{where} is improper: {reason}. Give a regularizer_strength to the features that "
-                "have none, or an intercept_prior (a NumPyro distribution)."
-            )
+            remedy = fault.remedy or "Give an intercept_prior (a NumPyro distribution)."
+            raise ValueError(f"The posterior{where} is improper: {fault.cause}. {remedy}")
     if spec.form.family.has_dispersion and np.isnan(spec.dispersion).any():
         raise ValueError(
             "The dispersion cannot be estimated: the fit has as many effective degrees of freedom as samples. "

@@ -233,7 +233,7 @@ def minimize(X, square, y, weight, offset, strength, start, *, loss, mean, prior
     def unfinished(state):
         return (state.residual > state.goal) & ~state.stuck & ~state.overflow & (state.n_iter < max_iter)
 
-    first = evaluate(*start, jnp.zeros((), int), jnp.zeros((), bool))
+    first = evaluate(start[0], start[1], jnp.zeros((), int), jnp.zeros((), bool))
     end = jax.lax.while_loop(unfinished, step, first)
     converged = (end.residual <= end.goal) & ~end.overflow
     return Solution(end.coef, end.intercept, end.residual, end.n_iter, converged, end.overflow)
@@ -284,7 +284,10 @@ def composite_step(gram, grad, coef, strength, scale, goal, prior):
         bend = jax.hessian(prior.penalty)(w, strength).reshape(w.size, w.size)
         pull = jax.grad(prior.penalty)(w, strength).ravel()
         direction = -solve_active(hessian + bend, slope + pull, active)
-        lengths = jnp.array(STEP_LENGTHS, w.dtype)
+        # Where coefficients reach zero: the only useful lengths if more are active than the data determine.
+        reached = jnp.sort(jnp.where(w.ravel() * direction < 0, -w.ravel() / direction, jnp.inf))
+        reached = reached[jnp.array([2**i - 1 for i in range(w.size.bit_length())])] * (1 + 1e-9)
+        lengths = jnp.concatenate([jnp.array(STEP_LENGTHS, w.dtype), jnp.where(reached < jnp.inf, reached, 0.0)])
         moves = jax.vmap(lambda t: prior.face(w + t * direction.reshape(shape), w, strength) - w)(lengths)
         flat = moves.reshape(len(lengths), -1)
         change = flat @ gradient(w).ravel() + 0.5 * jnp.sum(flat @ hessian * flat, 1)
@@ -316,16 +319,22 @@ def solve_active(hessian, right, active):
 
 
 def trace_of_hat(gram, coef, strength, prior):
-    """Effective degrees of freedom of the coefficients of each output, shape (m,).
+    """Effective degrees of freedom of the coefficients of each output, and how well they are determined.
 
-    Trace of the hat matrix over the coefficients that are not zero, the curvature of the penalty included.
+    Returns
+    -------
+    trace : (m,)
+        Trace of the hat matrix over the coefficients that are not zero, the penalty's curvature included.
+    pivot : ()
+        Smallest squared pivot of the Hessian scaled to a unit diagonal; near 0 if it is singular.
     """
     hessian = _block_diagonal(gram)
     active = support(coef, strength, prior).ravel()
     bend = jax.hessian(prior.penalty)(coef, strength).reshape(coef.size, coef.size)
     _, root, factor = _factorize(hessian + bend, active)
     scaled = jnp.where(active[:, None] & active, hessian / root / root[:, None], 0.0)
-    return jnp.diagonal(cho_solve(factor, scaled)).reshape(coef.shape).sum(0)
+    trace = jnp.diagonal(cho_solve(factor, scaled)).reshape(coef.shape).sum(0)
+    return trace, jnp.min(jnp.diagonal(factor[0])) ** 2
 
 
 def _factorize(hessian, active):

@@ -72,7 +72,7 @@ class _PenalizedGLM(BaseEstimator):
         ConvergenceWarning
             If the solver stopped before the optimality conditions held.
         """
-        self._fit(X, y, sample_weight, offset)
+        warn_of_fit(self._fit(X, y, sample_weight, offset))
         return self
 
     def predict(self, X, *, offset=None):
@@ -199,6 +199,7 @@ class _PenalizedGLM(BaseEstimator):
         fitted = self._fit(X, y, sample_weight, offset, for_sampling=True)
         with jax.enable_x64(fitted.data.X.dtype == np.float64):
             check_propriety(fitted)
+            warn_of_fit(fitted)
             self.posterior_ = draw_posterior(fitted, run)
         return self.posterior_
 
@@ -240,7 +241,6 @@ class _PenalizedGLM(BaseEstimator):
         strength = read_strength(self.regularizer_strength, parts.prior, layout, n_outputs, population=self._population)
         fitted = fit_model(parts, data, layout, strength, population=self._population)
         self._set_fitted(fitted)
-        warn_of_fit(fitted)
         return fitted
 
     def _set_fitted(self, fitted):
