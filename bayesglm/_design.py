@@ -42,7 +42,7 @@ class Layout:
     @property
     def is_array(self):
         """Whether X is one array rather than a container."""
-        return self.names == ("",)
+        return jax.tree_util.treedef_is_leaf(self.treedef)
 
     @property
     def slices(self):
@@ -54,6 +54,10 @@ class Layout:
         """Put one object per leaf into the user's container."""
         return jax.tree.unflatten(self.treedef, list(leaves))
 
+    def skeleton(self):
+        """X's container, with the index of the leaf in place of each leaf."""
+        return self.unflatten(range(len(self.widths)))
+
     def split(self, coef):
         """Cut an array whose first axis runs over the features into the user's container."""
         return self.unflatten([coef[rows] for rows in self.slices])
@@ -64,7 +68,7 @@ class Layout:
 
     def leaf_paths(self):
         """Path of each leaf in Python's notation."""
-        paths, _ = jax.tree_util.tree_flatten_with_path(self.unflatten(range(len(self.names))))
+        paths, _ = jax.tree_util.tree_flatten_with_path(self.skeleton())
         return [jax.tree_util.keystr(path) for path, _ in paths]
 
 
@@ -102,7 +106,9 @@ def read_design(X, argument="X"):
     try:
         paths_and_leaves, treedef = jax.tree_util.tree_flatten_with_path(X, is_leaf=lambda node: not is_container(node))
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{argument} must be a container whose keys can be sorted; JAX says: {error}") from error
+        raise ValueError(
+            f"{argument} must be an array or a dict, list or tuple of arrays, with keys that can be sorted: {error}"
+        ) from error
     if not paths_and_leaves:
         raise ValueError(f"{argument} has no features: it is an empty {type(X).__name__}.")
     labels = [argument + jax.tree_util.keystr(path) for path, _ in paths_and_leaves]
@@ -150,6 +156,8 @@ def same_layout(layout, fitted, argument="X"):
 
 def as_numbers(value, label):
     """Read an array-like of real numbers; strings, objects, complex and ragged input are a ValueError."""
+    if np.ma.is_masked(value):
+        raise ValueError(f"{label} has masked entries; drop those samples or fill them in.")
     try:
         array = _frame_to_array(value) if _columns(value) is not None else np.asarray(value)
     except (ValueError, TypeError) as error:
@@ -157,15 +165,16 @@ def as_numbers(value, label):
     if array.dtype.kind not in "biuf":
         # JAX's small float types (bfloat16) are numbers to NumPy only after a cast.
         if array.dtype.kind == "V" and jax.numpy.issubdtype(array.dtype, jax.numpy.floating):
-            return array.astype(np.float32)
+            return array.astype(np.float64)
         raise ValueError(f"{label} must hold real numbers; got {type(value).__name__} of dtype {array.dtype}.")
     return array
 
 
 def check_finite(array, label):
     """Raise a ValueError that says how many entries are NaN or infinite, and where the first one is."""
-    if np.isfinite(np.sum(array)):
-        return
+    with np.errstate(all="ignore"):
+        if np.isfinite(np.sum(array)):
+            return
     bad = ~np.isfinite(array)
     count = int(bad.sum())
     if count:
@@ -200,6 +209,10 @@ def _columns(leaf):
 
 def _frame_to_array(frame):
     """Read a data frame column by column: a mixture of types would become an array of objects."""
+    names = list(frame.columns)
+    repeated = sorted({str(name) for name in names if names.count(name) > 1})
+    if repeated:
+        raise ValueError(f"the column names {repeated} occur more than once")
     columns = [np.asarray(frame[column]) for column in frame.columns]
     for name, column in zip(frame.columns, columns, strict=True):
         if column.dtype.kind not in "biuf":

@@ -1,10 +1,11 @@
 """Checks of a finished run: one warning that says what is wrong and what to do."""
 
-import warnings
 from typing import Any
 
 import numpy as np
 from arviz_stats.base import array_stats
+
+from bayesglm._warn import warn_user
 
 __all__ = ["check_run"]
 
@@ -39,7 +40,7 @@ def check_run(variables, diverging, n_steps, max_tree_depth):
     if saturated > 0.05:
         problems.append(f"{saturated:.0%} of the trajectories reached max_tree_depth={max_tree_depth}: raise it")
     if problems:
-        warnings.warn("The posterior draws need a second look. " + "; ".join(problems) + ".", stacklevel=4)
+        warn_user("The posterior draws need a second look. " + "; ".join(problems) + ".")
 
 
 def _mixing(draws):

@@ -1,7 +1,6 @@
 """A fit: data and strengths in; the mode of every output and the Bayesian model it fixes out."""
 
 import numbers
-import warnings
 from dataclasses import dataclass
 
 import jax
@@ -14,6 +13,7 @@ from bayesglm._model import Spec
 from bayesglm._posterior import Form
 from bayesglm._problem import Data, make_batches, per_output
 from bayesglm._propriety import boundary_fault, null_space, rank_fault, separation_fault
+from bayesglm._warn import warn_user
 
 __all__ = ["Fitted", "fit_model", "warn_of_fit"]
 
@@ -152,18 +152,16 @@ def warn_of_fit(fitted):
     total, edf = fitted.total, fitted.edf
     left = float((total - edf).min())
     if np.isnan(spec.dispersion).any():
-        warnings.warn(
+        warn_user(
             f"scale_ is NaN: the fit has {edf.max():.1f} effective degrees of freedom for {total:g} samples, "
             "which leaves none for the dispersion. Use a stronger regularizer, or give the dispersion: "
             f"{spec.form.family.__name__}(scale=...).",
-            stacklevel=4,
         )
     elif left < 0.1 * total:
-        warnings.warn(
+        warn_user(
             f"scale_ rests on {left:.1f} of {total:g} degrees of freedom: the fit nearly interpolates, and the "
             "prior hardly depends on the strength any more. Use a stronger regularizer, or give the "
             f"dispersion: {spec.form.family.__name__}(scale=...).",
-            stacklevel=4,
         )
 
 
@@ -176,14 +174,13 @@ def _warn_of_mode(fitted):
         where = f" (output {output}; {len(faults)} of {len(outputs)} are affected)" if fitted.spec.population else ""
         effect = "has no finite optimum" if fault.is_unbounded else "is one of many, that of smallest norm"
         message = f"The fit{where} {effect}, for {fault.cause}. {fault.remedy}".strip()
-        warnings.warn(message, ConvergenceWarning, stacklevel=5)
+        warn_user(message, ConvergenceWarning)
     elif not fitted.converged:
-        warnings.warn(
+        warn_user(
             f"The fit did not converge: after {fitted.n_iter} iterations the optimality conditions are violated "
             f"by a correlation of {fitted.residual:.1e}. Raise solver_kwargs={{'maxiter': ...}}, or use a "
             "(stronger) regularizer.",
             ConvergenceWarning,
-            stacklevel=5,
         )
 
 

@@ -120,17 +120,17 @@ def data_tree(posterior, stats, log_prior, per_sample, data, spec, max_tree_dept
     groups = {
         "posterior": variables,
         "sample_stats": _sample_stats(stats, max_tree_depth),
-        "log_prior": log_prior,
         "observed_data": {"y": squeeze(data.y)},
         "constant_data": constant,
     }
     groups |= {group: {"y": squeeze(values)} for group, values in per_sample.items()}
     tree = from_dict(groups, dims=dims, coords=coords)
+    # Trees of their own: here, variables have other dims than those of the same name in other groups.
+    tree["log_prior"] = from_dict({"log_prior": log_prior})["log_prior"]
     if spec.population:
-        # In a tree of its own: the dims of these variables differ from those of sample_stats.
         each = {name: values[..., problem_of_output] for name, values in stats.items()}
-        coords = {"output": coords["output"]}
-        per_output = from_dict({"sample_stats_output": each}, dims=dict.fromkeys(each, ["output"]), coords=coords)
+        each_dims, each_coords = dict.fromkeys(each, ["output"]), {"output": coords["output"]}
+        per_output = from_dict({"sample_stats_output": each}, dims=each_dims, coords=each_coords)
         tree["sample_stats_output"] = per_output["sample_stats_output"]
     return tree
 

@@ -86,6 +86,6 @@ def find_modes(X, weight, y, offset, strength, start, tol, max_iter, *, family, 
 def start_of_intercept(y, offset, share, link):
     """Intercept of the model without features, roughly; finite also where y sits on a boundary."""
     mean = share @ y
-    exact = link.forward(mean)
-    inside = link.forward((mean * len(y) + 0.5) / (len(y) + 1))
+    exact = link.predictor(mean)
+    inside = link.predictor((mean * len(y) + 0.5) / (len(y) + 1))
     return jnp.where(jnp.isfinite(exact), exact, inside) - share @ offset

@@ -4,12 +4,13 @@ import numbers
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import numpyro.distributions as dist
 
 from bayesglm import links, observation_models, priors
 
-__all__ = ["Parts", "check_run_options", "resolve"]
+__all__ = ["Parts", "check_run_options", "read_key", "resolve"]
 
 FAMILIES: dict[str, type] = {
     "Poisson": observation_models.PoissonObservations,
@@ -23,7 +24,6 @@ REGULARIZERS: dict[str, type] = {
     "ElasticNet": priors.ElasticNet,
     "GroupLasso": priors.GroupLasso,
 }
-LINKS = {link.name: link for link in (links.EXP, links.IDENTITY, links.LOGISTIC)}
 SOLVERS = ("Newton", "ProximalNewton")
 METHODS = ("nuts",)
 
@@ -54,7 +54,7 @@ def resolve(observation_model, inverse_link_function, regularizer, solver_name, 
     family = _from_name(observation_model, FAMILIES, "observation_model")
     link = _resolve_link(inverse_link_function, family)
     prior = _from_name("UnRegularized" if regularizer is None else regularizer, REGULARIZERS, "regularizer")
-    if solver_name is not None and solver_name not in SOLVERS:
+    if solver_name is not None and not (isinstance(solver_name, str) and solver_name in SOLVERS):
         raise ValueError(f"solver_name must be None or one of {SOLVERS}; got {solver_name!r}.")
     if solver_name == "Newton" and not prior.smooth:
         raise ValueError(f"solver_name 'Newton' needs a smooth regularizer; {prior} wants 'ProximalNewton'.")
@@ -79,6 +79,16 @@ def check_run_options(method, counts, seed, target_accept_prob):
         raise ValueError(f"target_accept_prob must lie between 0 and 1; got {target_accept_prob!r}.")
 
 
+def read_key(key):
+    """Entropy for a NumPy generator from an integer or a JAX key."""
+    if isinstance(key, numbers.Integral) and int(key) >= 0:
+        return int(key)
+    try:
+        return np.asarray(jax.random.key_data(key)).tolist()
+    except TypeError as error:
+        raise ValueError(f"key must be an integer >= 0 or a JAX random key; got {key!r}.") from error
+
+
 def _from_name(value, known, argument):
     """An instance: of a known name, or the object itself if it is of a known type."""
     if isinstance(value, str):
@@ -95,12 +105,22 @@ def _resolve_link(link, family):
         return family.default_link
     if isinstance(link, links.Link):
         return link
-    if isinstance(link, str) and link in LINKS:
-        return LINKS[link]
-    for known in LINKS.values():
-        if link is known.inverse:
+    if isinstance(link, str):
+        if link not in links.LINKS:
+            raise ValueError(f"inverse_link_function must be one of {list(links.LINKS)} or callable; got {link!r}.")
+        return links.LINKS[link]
+    if not callable(link):
+        raise ValueError(f"inverse_link_function must be None, a name or a JAX callable; got {link!r}.")
+    for known in links.LINKS.values():
+        if link is known.inverse or link is jax.scipy.special.expit and known is links.LOGISTIC:
             return known
-    raise ValueError(f"inverse_link_function must be None or one of {list(LINKS)}; got {link!r}.")
+    try:
+        shape = jax.eval_shape(link, jax.ShapeDtypeStruct((3,), "float32")).shape
+    except Exception as error:
+        raise ValueError(f"inverse_link_function {link!r} must accept and return JAX arrays: {error}") from error
+    if shape != (3,):
+        raise ValueError(f"inverse_link_function {link!r} must work elementwise; shape (3,) became {shape}.")
+    return links.Link("custom", link)
 
 
 def _read_solver_kwargs(kwargs):

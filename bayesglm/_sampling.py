@@ -1,6 +1,5 @@
 """`sample`: from a fitted model and its data to draws of all outputs and their DataTree."""
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +12,7 @@ from bayesglm._inference_data import Posterior, data_tree, in_blocks, log_likeli
 from bayesglm._nuts import run_nuts
 from bayesglm._posterior import Target
 from bayesglm._problem import per_output
+from bayesglm._warn import warn_user
 
 __all__ = ["Run", "check_propriety", "draw_posterior"]
 
@@ -151,10 +151,9 @@ def _per_sample(posterior, data, spec, run):
     }
     left_out = [g for g, choice in wanted.items() if not choice and getattr(run, g) is None]
     if left_out:
-        warnings.warn(
+        warn_user(
             f"The groups {left_out} would hold {size:.1e} numbers each and were left out; "
             f"ask for them with {'=True, '.join(left_out)}=True, or draw fewer samples.",
-            stacklevel=4,
         )
     flat = Posterior(*(leaf.reshape(chains * samples, *leaf.shape[2:]) for leaf in posterior))
     groups = {}

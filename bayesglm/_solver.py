@@ -235,7 +235,7 @@ def minimize(X, square, y, weight, offset, strength, start, *, loss, mean, prior
 
     first = evaluate(start[0], start[1], jnp.zeros((), int), jnp.zeros((), bool))
     end = jax.lax.while_loop(unfinished, step, first)
-    converged = (end.residual <= end.goal) & ~end.overflow
+    converged = (end.residual <= end.goal) & ~end.overflow & jnp.isfinite(end.value)
     return Solution(end.coef, end.intercept, end.residual, end.n_iter, converged, end.overflow)
 
 

@@ -4,9 +4,6 @@ X decides how a strength is read: at a container of X, the same kind of containe
 below; at a leaf, a number or an array that broadcasts to the leaf's coefficients.
 """
 
-from typing import Any
-
-import jax
 import numpy as np
 import numpyro.distributions as dist
 
@@ -104,7 +101,7 @@ def read_groups(mask, layout, n_outputs, *, population):
 
 
 class _Reader:
-    """Walks a strength along the containers of X."""
+    """Reads strengths for one layout of X."""
 
     def __init__(self, layout, n_outputs, population):
         self.layout = layout
@@ -113,58 +110,26 @@ class _Reader:
 
     def per_coefficient(self, value, argument):
         """One number per coefficient, shape (n_features, n_outputs)."""
-        leaves = self._walk(value, self._skeleton(), argument, self._coefficients)
+        leaves = walk(value, self.layout.skeleton(), argument, self._coefficients)
         return np.concatenate([leaves[index] for index in range(len(self.layout.widths))])
 
     def per_group(self, value, n_groups, default_groups):
         """One number per group, shape (n_groups,)."""
         value = 1.0 if value is None else value
-        one_list = isinstance(value, list | tuple) and all(np.ndim(element) == 0 for element in value)
+        one_list = isinstance(value, list | tuple) and all(map(_is_scalar, value))
         if one_list or not isinstance(value, dict | list | tuple):
             array = _read_numbers(value, ARGUMENT)
             if array.ndim == 0 or array.shape == (n_groups,):
                 return np.array(np.broadcast_to(array, (n_groups,)))
-        if not default_groups or self.layout.is_array:
+            per_leaf = one_list and isinstance(self.layout.skeleton(), list | tuple)
+            if array.ndim == 1 and not per_leaf:
+                raise ValueError(f"{ARGUMENT} must have one number per group, shape ({n_groups},); got {_came(value)}.")
+        if not default_groups:
             raise ValueError(
                 f"{ARGUMENT} must be a number or one number per group, shape ({n_groups},); got {_came(value)}."
             )
-        leaves = self._walk(value, self._skeleton(), ARGUMENT, self._group_of_leaf)
+        leaves = walk(value, self.layout.skeleton(), ARGUMENT, self._group_of_leaf)
         return np.concatenate([leaves[index] for index in range(len(self.layout.widths))])
-
-    def _skeleton(self):
-        """X's container, with the index of the leaf in place of each leaf."""
-        return self.layout.unflatten(range(len(self.layout.widths)))
-
-    def _walk(self, value, node, label, read_leaf):
-        """Values of the leaves below `node`, by index of the leaf."""
-        if isinstance(node, int):
-            return {node: read_leaf(value, node, label)}
-        if isinstance(node, dict) and isinstance(value, dict):
-            self._same_keys(value, node, label)
-            pairs = [(value[key], child, f"{label}[{key!r}]") for key, child in node.items()]
-        elif isinstance(node, list | tuple) and isinstance(value, list | tuple):
-            if len(value) != len(node):
-                raise ValueError(f"{label} must have one element per element of X, {len(node)}; got {len(value)}.")
-            pairs = [(v, child, f"{label}[{i}]") for i, (v, child) in enumerate(zip(value, node, strict=True))]
-        elif isinstance(value, dict):
-            raise ValueError(
-                f"{label} must be a {type(node).__name__} like X there, or one number; got {_came(value)}."
-            )
-        else:
-            children = node.values() if isinstance(node, dict) else node
-            pairs = [(value, child, label) for child in children]
-        merged: dict[int, np.ndarray] = {}
-        for child_value, child, child_label in pairs:
-            merged |= self._walk(child_value, child, child_label, read_leaf)
-        return merged
-
-    @staticmethod
-    def _same_keys(value, node, label):
-        missing = [key for key in node if key not in value]
-        extra = [key for key in value if key not in node]
-        if missing or extra:
-            parts = [f"missing {missing}"] * bool(missing) + [f"unknown {extra}"] * bool(extra)
-            raise ValueError(f"{label} must have the keys of X, {list(node)}: {', '.join(parts)}.")
 
     def _coefficients(self, value, index, label):
         """Broadcast a value to one leaf's coefficients."""
@@ -198,6 +163,36 @@ class _Reader:
         return label if label.endswith(leaf) else f"{label} at the leaf X{leaf}"
 
 
+def walk(value, node, label, read_leaf):
+    """Values of the leaves below `node`, by index of the leaf."""
+    if isinstance(node, int):
+        return {node: read_leaf(value, node, label)}
+    if isinstance(node, dict) and isinstance(value, dict):
+        _same_keys(value, node, label)
+        pairs = [(value[key], child, f"{label}[{key!r}]") for key, child in node.items()]
+    elif isinstance(node, list | tuple) and isinstance(value, list | tuple):
+        if len(value) != len(node):
+            raise ValueError(f"{label} must have one element per element of X, {len(node)}; got {len(value)}.")
+        pairs = [(v, child, f"{label}[{i}]") for i, (v, child) in enumerate(zip(value, node, strict=True))]
+    elif isinstance(value, dict):
+        raise ValueError(f"{label} must be a {type(node).__name__} like X there, or one number; got {_came(value)}.")
+    else:
+        children = node.values() if isinstance(node, dict) else node
+        pairs = [(value, child, label) for child in children]
+    merged: dict[int, np.ndarray] = {}
+    for child_value, child, child_label in pairs:
+        merged |= walk(child_value, child, child_label, read_leaf)
+    return merged
+
+
+def _same_keys(value, node, label):
+    missing = [key for key in node if key not in value]
+    extra = [key for key in value if key not in node]
+    if missing or extra:
+        parts = [f"missing {missing}"] * bool(missing) + [f"unknown {extra}"] * bool(extra)
+        raise ValueError(f"{label} must have the keys of X, {list(node)}: {', '.join(parts)}.")
+
+
 def _read_numbers(value, label):
     """An array of finite numbers >= 0."""
     if value is None or isinstance(value, str | dict):
@@ -229,7 +224,10 @@ def _split_elastic_net(strength):
 def _read_mask(mask, layout, n_outputs, population):
     """Mask as one array of shape (n_groups, n_features, n_outputs)."""
     if isinstance(mask, dict) or (isinstance(mask, list | tuple) and not layout.is_array):
-        leaves = _mask_leaves(mask, layout)
+        if isinstance(layout.skeleton(), dict) and not isinstance(mask, dict):
+            raise ValueError(f"mask must be an array or a dict like X; got {type(mask).__name__}.")
+        by_leaf = walk(mask, layout.skeleton(), "mask", lambda leaf, index, label: leaf)
+        leaves = [by_leaf[index] for index in range(len(layout.widths))]
         labels = [layout.leaf_label(i, "mask") for i in range(len(leaves))]
     else:
         leaves, labels = [mask], ["mask"]
@@ -247,14 +245,8 @@ def _read_mask(mask, layout, n_outputs, population):
     return np.concatenate([a.reshape(len(a), w, n_outputs) for a, w in zip(arrays, widths, strict=True)], axis=1)
 
 
-def _mask_leaves(mask, layout):
-    skeleton = layout.unflatten(range(len(layout.widths)))
-    try:
-        leaves: list[Any] = []
-        jax.tree.map(lambda _, leaf: leaves.append(leaf), skeleton, mask)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"mask must be an array or have the structure of X: {error}") from error
-    return leaves
+def _is_scalar(value):
+    return not isinstance(value, dict | list | tuple) and np.ndim(value) == 0
 
 
 def _came(value):

@@ -1,11 +1,10 @@
 """y, sample_weight and offset: from what the user hands over to checked arrays."""
 
-import warnings
-
 import numpy as np
 from sklearn.exceptions import DataConversionWarning
 
 from bayesglm._design import as_numbers, check_finite
+from bayesglm._warn import warn_user
 
 __all__ = ["read_offset", "read_targets", "read_weights"]
 
@@ -24,7 +23,7 @@ def read_targets(y, n_samples, family, dtype, *, population):
             f"y must have shape (samples, outputs) for PopulationGLM; got {array.shape}. Use GLM for one output."
         )
     if not population and array.ndim == 2 and array.shape[1] == 1:
-        warnings.warn("y of shape (samples, 1) was read as (samples,).", DataConversionWarning, stacklevel=4)
+        warn_user("y of shape (samples, 1) was read as (samples,).", DataConversionWarning)
         array = array[:, 0]
     if not population and array.ndim != 1:
         hint = " Use PopulationGLM for several outputs." if array.ndim == 2 else ""
@@ -33,8 +32,8 @@ def read_targets(y, n_samples, family, dtype, *, population):
         raise ValueError(f"X and y must have the same number of samples: X has {n_samples}, y has {len(array)}.")
     if array.size == 0:
         raise ValueError(f"y has no outputs: its shape is {array.shape}.")
-    array = array.astype(dtype)
     check_finite(array, "y")
+    array = array.astype(dtype)
     outside = family.outside(array)
     if outside.any():
         first = tuple(int(i) for i in np.argwhere(outside)[0])
@@ -65,6 +64,9 @@ def read_weights(sample_weight, n_samples, dtype):
     check_finite(array, "sample_weight")
     if (array < 0).any():
         raise ValueError(f"sample_weight must not be negative; the smallest is {array.min():g}.")
+    with np.errstate(over="ignore"):
+        if not np.isfinite(array.sum()):
+            raise ValueError(f"sample_weight has an infinite sum in {np.dtype(dtype).name}; divide it by its mean.")
     if not (array > 0).any():
         raise ValueError("sample_weight is zero everywhere: there is nothing to fit.")
     return array

@@ -1,6 +1,5 @@
 """Penalized generalized linear models: the mode by `fit`, the posterior by `sample`."""
 
-import numbers
 from typing import ClassVar
 
 import jax
@@ -12,7 +11,7 @@ from bayesglm import links
 from bayesglm._design import read_design, same_layout
 from bayesglm._fitting import fit_model, warn_of_fit
 from bayesglm._model import glm_model, read_traced_design
-from bayesglm._options import check_run_options, resolve
+from bayesglm._options import check_run_options, read_key, resolve
 from bayesglm._problem import Data
 from bayesglm._strength import read_strength
 from bayesglm._targets import check_counts, read_offset, read_targets, read_weights
@@ -42,6 +41,27 @@ class _PenalizedGLM(BaseEstimator):
         self.solver_name = solver_name
         self.solver_kwargs = solver_kwargs
         self.intercept_prior = intercept_prior
+
+    def __sklearn_clone__(self):
+        twin = BaseEstimator.__sklearn_clone__(self)
+        # scikit-learn copies callables; a copy of a JAX function would compile anew.
+        twin.inverse_link_function = self.inverse_link_function
+        return twin
+
+    def __getstate__(self):
+        state = dict(BaseEstimator.__getstate__(self))
+        # JAX's functions cannot be pickled, and a copy of one would compile anew: their address travels.
+        state["_link_address"] = links.public_address(self.inverse_link_function)
+        if state["_link_address"] is not None:
+            state["inverse_link_function"] = None
+        return state
+
+    def __setstate__(self, state):
+        state = dict(state)
+        address = state.pop("_link_address")
+        if address is not None:
+            state["inverse_link_function"] = getattr(links.PUBLIC_MODULES[address[0]], address[1])
+        BaseEstimator.__setstate__(self, state)
 
     def fit(self, X, y, *, sample_weight=None, offset=None):
         """Find the penalized fit, which is the mode of the posterior.
@@ -97,7 +117,7 @@ class _PenalizedGLM(BaseEstimator):
             eta = self._linear_predictor(matrix, offset).reshape(targets.shape)
             deviance = weight @ (family.nll(targets, eta, spec.form.link) - family.saturated_nll(targets))
             mean = np.broadcast_to(weight @ targets / weight.sum(), targets.shape)
-            varies = np.ptp(targets, axis=0) > 0
+            varies = np.ptp(targets[weight > 0], axis=0) > 0
             inside = np.where(varies, mean, 0.5)
             null = weight @ (family.nll(targets, inside, links.IDENTITY) - family.saturated_nll(targets))
             explained = 1 - np.asarray(deviance) / np.where(varies, np.asarray(null), 1.0)
@@ -119,8 +139,8 @@ class _PenalizedGLM(BaseEstimator):
             Shape (n,) for GLM, (n, outputs) for PopulationGLM.
         """
         spec = self._spec()
+        entropy = read_key(key)
         mean = self.predict(X, offset=offset)
-        entropy = int(key) if isinstance(key, numbers.Integral) else np.asarray(jax.random.key_data(key)).tolist()
         dispersion = spec.dispersion if self._population else spec.dispersion[0]
         return spec.form.family.draw(np.random.default_rng(entropy), mean, dispersion), mean
 

@@ -9,31 +9,88 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.special import log_ndtr, ndtri
+from jax.scipy.stats import norm
 
-__all__ = ["EXP", "IDENTITY", "LOGISTIC", "Link"]
+__all__ = ["EXP", "IDENTITY", "LINKS", "LOGISTIC", "NORM_CDF", "SOFTPLUS", "Link", "public_address"]
+
+# Modules in which JAX's callables are looked up by name, since most of them cannot be pickled.
+PUBLIC_MODULES = {
+    "jax.numpy": jnp,
+    "jax.nn": jax.nn,
+    "jax.scipy.special": jax.scipy.special,
+    "jax.scipy.stats.norm": norm,
+}
+BISECTIONS = 80
 
 
 @dataclass(frozen=True)
 class Link:
     """An inverse link function and what families derive from it.
 
+    Links are equal if their functions are the same objects, so that equal links share compiled programs;
+    the links of this module are pickled and copied by name.
+
     Parameters
     ----------
     name : str
         What the user calls it.
     inverse : callable
-        Mean as a function of the linear predictor.
-    log_inverse, log_complement : callable
-        log(mean) and log(1 - mean) as functions of the linear predictor.
-    forward : callable
-        Linear predictor as a function of the mean.
+        Mean as an increasing function of the linear predictor.
+    log_mean, log_complement : callable, optional
+        log(mean) and log(1 - mean) as functions of the linear predictor, where there is a better way than
+        through the mean.
+    forward : callable, optional
+        Linear predictor as a function of the mean; by default found by bisection.
     """
 
     name: str
     inverse: Callable
-    log_inverse: Callable
-    log_complement: Callable
-    forward: Callable
+    log_mean: Callable | None = None
+    log_complement: Callable | None = None
+    forward: Callable | None = None
+
+    def __reduce__(self):
+        if LINKS.get(self.name) is self:
+            return _by_name, (self.name,)
+        return Link, (self.name, self.inverse, self.log_mean, self.log_complement, self.forward)
+
+    def log_inverse(self, eta):
+        """log(mean) at eta."""
+        return jnp.log(self.inverse(eta)) if self.log_mean is None else self.log_mean(eta)
+
+    def log1m_inverse(self, eta):
+        """log(1 - mean) at eta."""
+        return jnp.log1p(-self.inverse(eta)) if self.log_complement is None else self.log_complement(eta)
+
+    def predictor(self, mean):
+        """Linear predictor that gives a mean; used only to start the solver."""
+        if self.forward is not None:
+            return self.forward(mean)
+
+        def halve(_, bounds):
+            low, high = bounds
+            middle = (low + high) / 2
+            below = self.inverse(middle) < mean
+            return jnp.where(below, middle, low), jnp.where(below, high, middle)
+
+        low, high = jax.lax.fori_loop(0, BISECTIONS, halve, (jnp.full_like(mean, -50.0), jnp.full_like(mean, 50.0)))
+        return (low + high) / 2
+
+
+def _by_name(name):
+    return LINKS[name]
+
+
+def public_address(function):
+    """Module and name under which JAX publishes a function, or None."""
+    name = getattr(function, "__name__", None)
+    if name is None:
+        return None
+    for module, content in PUBLIC_MODULES.items():
+        if getattr(content, name, None) is function:
+            return module, name
+    return None
 
 
 def _same(eta):
@@ -56,6 +113,23 @@ def _logit(mean):
     return jnp.log(mean) - jnp.log1p(-mean)
 
 
+def _log_softplus(eta):
+    # softplus is exp to all digits below -40, where its logarithm would underflow.
+    low = eta < -40
+    return jnp.where(low, eta, jnp.log(jax.nn.softplus(jnp.where(low, 0.0, eta))))
+
+
+def _inverse_softplus(mean):
+    return mean + jnp.log(-jnp.expm1(-mean))
+
+
+def _log_ndtr_minus(eta):
+    return log_ndtr(-eta)
+
+
 IDENTITY = Link("identity", _same, jnp.log, _log1m, _same)
 EXP = Link("exp", jnp.exp, _same, _log1m_exp, jnp.log)
 LOGISTIC = Link("logistic", jax.nn.sigmoid, jax.nn.log_sigmoid, _log_sigmoid_minus, _logit)
+SOFTPLUS = Link("softplus", jax.nn.softplus, _log_softplus, None, _inverse_softplus)
+NORM_CDF = Link("norm.cdf", norm.cdf, log_ndtr, _log_ndtr_minus, ndtri)
+LINKS = {link.name: link for link in (EXP, IDENTITY, LOGISTIC, SOFTPLUS, NORM_CDF)}

@@ -159,7 +159,7 @@ class BernoulliObservations:
     @staticmethod
     def nll(y, eta, link):
         """Cross-entropy of each sample."""
-        return -y * link.log_inverse(eta) - (1 - y) * link.log_complement(eta)
+        return -y * link.log_inverse(eta) - (1 - y) * link.log1m_inverse(eta)
 
     @staticmethod
     def log_normalizer(y, phi):
@@ -194,6 +194,6 @@ class BernoulliObservations:
     @staticmethod
     def distribution(eta, link, phi):
         """NumPyro distribution of y."""
-        if link is LOGISTIC:
+        if link == LOGISTIC:
             return dist.Bernoulli(logits=eta)
         return dist.Bernoulli(probs=link.inverse(eta))

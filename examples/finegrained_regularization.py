@@ -77,9 +77,9 @@ def fit_population(X, counts):
     show(title, model.fit(X, outputs))
 
     # A row of shape (1, outputs) broadcasts over the coefficients and says the same.
-    short = PopulationGLM(
-        regularizer="Ridge", regularizer_strength={"f1": [[0.1, 0.2]], "f2": [[0.1, 0.2]]}
-    ).fit(X, outputs)
+    short = PopulationGLM(regularizer="Ridge", regularizer_strength={"f1": [[0.1, 0.2]], "f2": [[0.1, 0.2]]}).fit(
+        X, outputs
+    )
     same = all(np.allclose(model.coef_[name], short.coef_[name]) for name in X)
     print(f"strengths of shape (1, 2) give the same fit: {same}")
     return model

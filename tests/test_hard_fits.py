@@ -173,7 +173,7 @@ def test_gaussian_with_as_many_features_as_samples(rng):
         model = GLM("Gaussian", regularizer="Lasso", regularizer_strength=1e-5).fit(X, y)
     assert np.isnan(model.scale_).all()
     with pytest.warns(UserWarning, match="hardly depends on the strength"):
-        GLM("Gaussian", regularizer="Ridge", regularizer_strength=1e-2).fit(X, y)
+        GLM("Gaussian", regularizer="Ridge", regularizer_strength=0.05).fit(X, y)
     with pytest.raises(ValueError, match="dispersion cannot be estimated"):
         GLM("Gaussian", regularizer="Lasso", regularizer_strength=1e-5).sample(X, y, progress_bar=False)
 

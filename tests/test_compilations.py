@@ -1,0 +1,64 @@
+"""Compile once: strengths, data, seeds and instances are arguments of compiled programs."""
+
+import jax
+import numpy as np
+import pytest
+
+from bayesglm import GLM, PopulationGLM
+
+EVENT = "/jax/core/compile/backend_compile_duration"
+RUN = {"num_samples": 60, "num_warmup": 40, "num_chains": 2, "progress_bar": False}
+
+
+@pytest.fixture
+def compilations():
+    """A list that grows by one with every compilation."""
+    seen = []
+
+    def listen(event, duration, **_):
+        if event == EVENT:
+            seen.append(duration)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield seen
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def test_the_counter_counts(compilations):
+    jax.jit(lambda x: x + 1.2345)(np.ones(7))
+    assert compilations
+
+
+@pytest.mark.parametrize("regularizer", ["UnRegularized", "Ridge", "Lasso", "ElasticNet", "GroupLasso"])
+def test_refits_do_not_compile(seed, compilations, regularizer):
+    def fit(strength, y, weight=None):
+        strength = None if regularizer == "UnRegularized" else strength
+        return GLM(regularizer=regularizer, regularizer_strength=strength).fit(seed["X"], y, sample_weight=weight)
+
+    fit(0.1, seed["y"])
+    first = len(compilations)
+    fit(0.2, seed["y"])
+    fit({"f1": 0.3, "f2": 0.1}, seed["y"][::-1])
+    fit(0.0, seed["y"], np.arange(500.0))
+    assert len(compilations) == first
+
+
+def test_refits_of_populations_do_not_compile(seed, compilations):
+    Y = np.stack([seed["y"], 2 * seed["y"]], axis=1)
+    PopulationGLM(regularizer="Lasso", regularizer_strength=0.1).fit(seed["X"], Y)
+    first = len(compilations)
+    PopulationGLM(regularizer="Lasso", regularizer_strength={"f1": [[0.1, 0.2]], "f2": 0.0}).fit(seed["X"], Y[::-1])
+    assert len(compilations) == first
+
+
+@pytest.mark.filterwarnings("ignore:The posterior draws need a second look")
+def test_second_sample_does_not_compile(seed, compilations):
+    one = GLM(regularizer="Ridge", regularizer_strength=0.1)
+    one.sample(seed["X"], seed["y"], **RUN)
+    one.predict(seed["X"])
+    first = len(compilations)
+    other = GLM(regularizer="Ridge", regularizer_strength={"f1": [0.1, 0.2, 0.3, 0.1, 0.1], "f2": 0.4})
+    draws = other.sample(seed["X"], seed["y"][::-1], seed=3, target_accept_prob=0.9, **RUN)
+    other.fit(seed["X"], seed["y"]).predict(seed["X"])
+    assert len(compilations) == first
+    assert draws.posterior.sizes["draw"] == 60

@@ -1,0 +1,234 @@
+"""Draws against closed forms, quadrature and NumPyro's own MCMC."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+from arviz_stats.base import array_stats
+from numpyro.infer import MCMC, NUTS
+
+from bayesglm import GLM, PopulationGLM
+from bayesglm.observation_models import GaussianObservations
+from bayesglm.priors import GroupLasso
+
+LONG = {"num_samples": 10_000, "num_warmup": 500, "num_chains": 4, "progress_bar": False, "log_likelihood": False}
+LONG["posterior_predictive"] = False
+
+
+def draws_of(idata):
+    """Intercept and coefficients, (chain, draw, 1 + p)."""
+    posterior = idata.posterior
+    return np.concatenate([posterior["intercept"].values[..., None], posterior["coef"].values], axis=2)
+
+
+def check_moments(idata, mean, sd, *, least_ess=20_000):
+    """Means within 0.05 sd and sds within 5 %, beyond Monte Carlo error; r-hat, divergences."""
+    draws = draws_of(idata)
+    assert int(idata.sample_stats["diverging"].sum()) == 0
+    for i in range(draws.shape[2]):
+        one = draws[:, :, i]
+        ess = array_stats.ess(one, chain_axis=0, draw_axis=1, method="mean")
+        ess_sd = array_stats.ess((one - mean[i]) ** 2, chain_axis=0, draw_axis=1, method="mean")
+        assert min(ess, ess_sd) > least_ess
+        assert array_stats.rhat(one, chain_axis=0, draw_axis=1) < 1.01
+        assert abs(one.mean() - mean[i]) < (0.05 + 3 / np.sqrt(ess)) * sd[i]
+        assert abs(one.std() / sd[i] - 1) < 0.05 + 3 / np.sqrt(2 * ess_sd)
+
+
+def gaussian_data(rng, n=80):
+    X = rng.normal(size=(n, 3)) @ np.array([[1, 0.8, 0], [0, 0.6, 0], [0, 0, 2.0]]) + 1.0
+    return X, X @ np.array([0.5, -0.4, 0.2]) + 1.0 + rng.normal(size=n) * np.sqrt(2)
+
+
+def test_gaussian_with_known_variance_and_ridge_is_the_closed_form(rng):
+    X, y = gaussian_data(rng)
+    strength, variance = np.array([0.1, 0.4, 0.02]), 2.0
+    weight = rng.integers(0, 3, len(y)).astype(float)
+    model = GLM(GaussianObservations(scale=variance), regularizer="Ridge", regularizer_strength=strength)
+    idata = model.sample(X, y, sample_weight=weight, **LONG)
+    design = np.column_stack([np.ones(len(y)), X])
+    k = weight.sum() / variance
+    precision = (design.T * weight) @ design / variance + np.diag([0, *(k * strength)])
+    covariance = np.linalg.inv(precision)
+    mean = covariance @ (design.T @ (weight * y)) / variance
+    check_moments(idata, mean, np.sqrt(np.diag(covariance)))
+    np.testing.assert_allclose(model.coef_, mean[1:], atol=1e-9)  # the mode is the mean
+    assert "dispersion" not in idata.posterior
+
+
+def quadrature(log_density, mode, sd, points=61, width=7.0):
+    """Means and sds of a density in two or three dimensions, on a grid around its mode."""
+    axes = [np.linspace(m - width * s, m + width * s, points) for m, s in zip(mode, sd, strict=True)]
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
+    log_prob = np.asarray(jax.lax.map(log_density, jnp.asarray(grid), batch_size=20_000))
+    weight = np.exp(log_prob - log_prob.max())
+    weight /= weight.sum()
+    mean = weight @ grid
+    return mean, np.sqrt(weight @ (grid - mean) ** 2)
+
+
+PRIORS = {
+    "UnRegularized": (None, None),
+    "Ridge": ([0.1, 0.02], lambda w, k: -0.5 * k * (0.1 * w[0] ** 2 + 0.02 * w[1] ** 2)),
+    "Lasso": ([0.1, 0.02], lambda w, k: -k * (0.1 * jnp.abs(w[0]) + 0.02 * jnp.abs(w[1]))),
+    "ElasticNet": (
+        ([0.1, 0.05], [0.5, 0.9]),
+        lambda w, k: -k * (0.05 * jnp.abs(w[0]) + 0.025 * w[0] ** 2 + 0.045 * jnp.abs(w[1]) + 0.0025 * w[1] ** 2),
+    ),
+    "GroupLasso": (0.06, lambda w, k: -k * 0.06 * jnp.sqrt(2) * jnp.sqrt(w[0] ** 2 + w[1] ** 2)),
+}
+
+
+@pytest.mark.parametrize("family", ["Poisson", "Bernoulli"])
+@pytest.mark.parametrize("regularizer", PRIORS)
+def test_posterior_is_the_one_by_quadrature(family, regularizer, rng):
+    """The density is written out by hand here: likelihood times prior, weights and offset included."""
+    n = 60
+    X = rng.normal(size=(n, 2)) @ np.array([[1, 0.5], [0, 0.8]])
+    offset = 0.2 * rng.normal(size=n)
+    eta = X @ np.array([0.4, 0.1]) + 0.3 + offset
+    y = (rng.poisson(np.exp(eta)) if family == "Poisson" else rng.random(n) < 1 / (1 + np.exp(-eta))).astype(float)
+    weight = rng.integers(1, 3, n).astype(float)
+    strength, log_prior = PRIORS[regularizer]
+    model = GLM(family, regularizer=regularizer, regularizer_strength=strength)
+    idata = model.sample(X, y, sample_weight=weight, offset=offset, **LONG)
+    with jax.enable_x64(True):
+
+        def log_density(point):
+            e = offset + point[0] + X @ point[1:]
+            log_lik = y * e - jnp.exp(e) if family == "Poisson" else y * e - jnp.log1p(jnp.exp(e))
+            return weight @ log_lik + (0 if log_prior is None else log_prior(point[1:], weight.sum()))
+
+        rough = draws_of(idata).reshape(-1, 3)
+        mean, sd = quadrature(log_density, rough.mean(0), rough.std(0))
+    check_moments(idata, mean, sd)
+
+
+def test_gaussian_with_sampled_variance_is_the_one_by_quadrature(rng):
+    X, y = gaussian_data(rng, n=25)
+    X = X[:, :1]
+    model = GLM("Gaussian", regularizer="Lasso", regularizer_strength=0.3)
+    idata = model.sample(X, y, **LONG)
+    k = len(y) / model.scale_[0]
+    with jax.enable_x64(True):
+
+        def log_density(point):
+            sigma = jnp.exp(point[2])
+            residual = (y - point[0] - X[:, 0] * point[1]) / sigma
+            log_lik = -0.5 * residual @ residual - len(y) * jnp.log(sigma)
+            t = -2.5 * jnp.log1p((sigma / y.std()) ** 2 / 4)  # half Student's t with 4 degrees of freedom
+            return log_lik - k * 0.3 * jnp.abs(point[1]) + t + jnp.log(sigma)
+
+        log_sigma = np.log(idata.posterior["sigma"].values)
+        rough = np.concatenate([draws_of(idata), log_sigma[..., None]], axis=2).reshape(-1, 3)
+        mean, sd = quadrature(log_density, rough.mean(0), rough.std(0))
+    check_moments(idata, mean[:2], sd[:2])
+    assert abs(log_sigma.mean() - mean[2]) < 0.08 * sd[2]
+    assert abs(log_sigma.std() / sd[2] - 1) < 0.08
+    np.testing.assert_allclose(idata.posterior["dispersion"], idata.posterior["sigma"] ** 2)
+
+
+CASES = {
+    "Poisson, container": ("Poisson", "Lasso", {"a": 0.05, "b": [0.02, 0.1, 0.0]}),
+    "Bernoulli": ("Bernoulli", "ElasticNet", (0.02, 0.5)),
+    "Gaussian": ("Gaussian", "GroupLasso", {"a": 0.05, "b": 0.02}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_draws_agree_with_plain_numpyro(name, rng):
+    family, regularizer, strength = CASES[name]
+    n = 150
+    X = {"a": rng.normal(size=(n, 2)), "b": rng.normal(size=(n, 3)) + 0.5}
+    eta = 0.5 * X["a"][:, 0] - 0.3 * X["b"][:, 1]
+    y = {
+        "Poisson": lambda: rng.poisson(np.exp(eta)),
+        "Bernoulli": lambda: rng.random(n) < 1 / (1 + np.exp(-eta)),
+        "Gaussian": lambda: eta + rng.normal(size=n),
+    }[family]().astype(float)
+    model = GLM(family, regularizer=regularizer, regularizer_strength=strength)
+    ours = model.sample(X, y, num_samples=2500, progress_bar=False).posterior
+    with jax.enable_x64(True):
+        mcmc = MCMC(
+            NUTS(model.numpyro_model),
+            num_warmup=500, num_samples=2500, num_chains=4, chain_method="vectorized", progress_bar=False,
+        )  # fmt: skip
+        mcmc.run(jax.random.key(1), X, y)
+        theirs = {site: np.asarray(values) for site, values in mcmc.get_samples(group_by_chain=True).items()}
+    for variable in ["intercept", "coef.a", "coef.b", *(["dispersion"] if family == "Gaussian" else [])]:
+        a, b = (np.asarray(source[variable]).reshape(4, 2500, -1) for source in (ours, theirs))
+        for i in range(a.shape[2]):
+            sd = b[:, :, i].std()
+            ess = [array_stats.ess(z[:, :, i], chain_axis=0, draw_axis=1, method="mean") for z in (a, b)]
+            error = sd * np.sqrt(1 / ess[0] + 1 / ess[1])
+            assert abs(a[:, :, i].mean() - b[:, :, i].mean()) < 4 * error
+            assert abs(a[:, :, i].std() / sd - 1) < 0.08
+
+
+def test_outputs_of_a_population_have_the_posteriors_of_single_models(rng):
+    n = 200
+    X = rng.normal(size=(n, 2))
+    y = rng.poisson(np.exp(X @ np.array([[0.5, 0.0], [0.2, -0.4]]) + 0.5)).astype(float)
+    run = {"num_samples": 2000, "progress_bar": False}
+    together = PopulationGLM(regularizer="Ridge", regularizer_strength=[[0.1, 0.4]]).sample(X, y, **run)
+    for output, strength in enumerate((0.1, 0.4)):
+        alone = GLM(regularizer="Ridge", regularizer_strength=strength).sample(X, y[:, output], **run)
+        one = together.posterior["coef"].sel(output=output)
+        sd = alone.posterior["coef"].std(("chain", "draw"))
+        assert (np.abs(one.mean(("chain", "draw")) - alone.posterior["coef"].mean(("chain", "draw"))) < 0.12 * sd).all()
+        np.testing.assert_allclose(one.std(("chain", "draw")), sd, rtol=0.1)
+
+
+def test_outputs_coupled_by_a_group_are_sampled_jointly(rng):
+    n = 100
+    X = rng.normal(size=(n, 2))
+    y = X @ np.array([[0.5, 0.4], [0.0, 0.1]]) + rng.normal(size=(n, 2))
+    mask = np.zeros((2, 2, 2))
+    mask[[0, 1], [0, 1]] = 1
+    model = PopulationGLM("Gaussian", regularizer=GroupLasso(mask), regularizer_strength=0.1)
+    idata = model.sample(X, y, num_samples=2000, progress_bar=False)
+    with jax.enable_x64(True):
+        mcmc = MCMC(
+            NUTS(model.numpyro_model),
+            num_warmup=500, num_samples=2000, num_chains=4, chain_method="vectorized", progress_bar=False,
+        )  # fmt: skip
+        mcmc.run(jax.random.key(1), X, y)
+        theirs = np.asarray(mcmc.get_samples()["coef"])
+    ours = idata.posterior["coef"].values.reshape(-1, 2, 2)
+    np.testing.assert_allclose(ours.mean(0), theirs.mean(0), atol=0.12 * theirs.std(0).min())
+    np.testing.assert_allclose(ours.std(0), theirs.std(0), rtol=0.1)
+    dispersion = idata.posterior["dispersion"].values
+    np.testing.assert_array_equal(dispersion[..., 0], dispersion[..., 1])
+
+
+def test_intercept_prior_makes_boundary_data_proper(rng):
+    X = rng.normal(size=(50, 2))
+    model = GLM(regularizer="Ridge", regularizer_strength=0.5, intercept_prior=dist.Normal(0.0, 1.0))
+    with pytest.warns(UserWarning, match="every y is 0"):
+        idata = model.sample(X, np.zeros(50), num_samples=1000, progress_bar=False)
+    assert -8 < float(idata.posterior["intercept"].mean()) < -1
+    assert "intercept" in idata.log_prior
+
+
+def test_seed_decides_the_draws(rng):
+    X, y = gaussian_data(rng)
+    run = {"num_samples": 150, "num_warmup": 200, "progress_bar": False}
+    model = GLM("Gaussian", regularizer="Ridge", regularizer_strength=0.1)
+    first, again, other = (model.sample(X, y, seed=seed, **run).posterior["coef"].values for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        ({"num_samples": 20, "num_warmup": 0}, "diverged|r-hat|effective sample size"),
+        ({"num_samples": 20, "num_warmup": 200}, "effective sample size falls to .*raise num_samples"),
+    ],
+)
+def test_bad_runs_are_one_warning(run, message, rng):
+    X, y = gaussian_data(rng)
+    with pytest.warns(UserWarning, match=message) as caught:
+        GLM("Gaussian", regularizer="Lasso", regularizer_strength=0.1).sample(X, y, progress_bar=False, **run)
+    assert len(caught) == 1
