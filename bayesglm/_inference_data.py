@@ -68,7 +68,7 @@ def in_blocks(function, draws, size_of_one):
         yield first, np.asarray(result)[: n_draws - first]
 
 
-def data_tree(posterior, stats, log_prior, per_sample, data, spec, max_tree_depth, problem_of_output):
+def data_tree(posterior, stats, log_prior, likelihood, predictive, data, spec, max_tree_depth, problem_of_output):
     """Build the DataTree.
 
     Parameters
@@ -78,8 +78,8 @@ def data_tree(posterior, stats, log_prior, per_sample, data, spec, max_tree_dept
         Sampler statistics (chain, draw, batch problems).
     log_prior : dict of str to numpy.ndarray
         (chain, draw).
-    per_sample : dict of str to numpy.ndarray
-        Groups with one value per sample: (chain, draw, n, outputs).
+    likelihood, predictive : numpy.ndarray or None
+        Log-likelihood of the samples of positive weight, and draws of y; (chain, draw, n, outputs).
     data : Data
     spec : Spec
     max_tree_depth : int
@@ -123,10 +123,15 @@ def data_tree(posterior, stats, log_prior, per_sample, data, spec, max_tree_dept
         "observed_data": {"y": squeeze(data.y)},
         "constant_data": constant,
     }
-    groups |= {group: {"y": squeeze(values)} for group, values in per_sample.items()}
+    if predictive is not None:
+        groups["posterior_predictive"] = {"y": squeeze(predictive)}
     tree = from_dict(groups, dims=dims, coords=coords)
     # Trees of their own: here, variables have other dims than those of the same name in other groups.
     tree["log_prior"] = from_dict({"log_prior": log_prior})["log_prior"]
+    if likelihood is not None:
+        kept = coords | {"obs": np.flatnonzero(data.weight > 0)}
+        values = {"log_likelihood": {"y": squeeze(likelihood)}}
+        tree["log_likelihood"] = from_dict(values, dims={"y": dims["y"]}, coords=kept)["log_likelihood"]
     if spec.population:
         each = {name: values[..., problem_of_output] for name, values in stats.items()}
         each_dims, each_coords = dict.fromkeys(each, ["output"]), {"output": coords["output"]}

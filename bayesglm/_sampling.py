@@ -80,8 +80,10 @@ def draw_posterior(fitted, run):
         stats["diverging"], stats["n_steps"], run.max_tree_depth,
     )  # fmt: skip
     problem_of_output = _problem_of_output(batches)
-    per_sample = _per_sample(posterior, data, spec, run)
-    return data_tree(posterior, stats, prior, per_sample, data, spec, run.max_tree_depth, problem_of_output)
+    likelihood, predictive = _per_sample(posterior, data, spec, run)
+    return data_tree(
+        posterior, stats, prior, likelihood, predictive, data, spec, run.max_tree_depth, problem_of_output
+    )  # fmt: skip
 
 
 def _run_batch(batch, mode, data, spec, run, progress):
@@ -139,7 +141,7 @@ def _problem_of_output(batches):
 
 
 def _per_sample(posterior, data, spec, run):
-    """Groups that hold one number per draw and sample, as far as they are wanted."""
+    """Log-likelihood and posterior predictive draws (chain, draw, n, outputs), as far as they are wanted."""
     chains, samples = posterior.intercept.shape[:2]
     size = chains * samples * data.y.size
     wanted = {
@@ -156,17 +158,17 @@ def _per_sample(posterior, data, spec, run):
             f"ask for them with {'=True, '.join(left_out)}=True, or draw fewer samples.",
         )
     flat = Posterior(*(leaf.reshape(chains * samples, *leaf.shape[2:]) for leaf in posterior))
-    groups = {}
+    likelihood = predictive = None
+    shape = (chains, samples, -1, data.y.shape[1])
     if wanted["log_likelihood"]:
         rows = data.weight > 0
         args = data.X[rows], data.offset[rows], data.y[rows], data.weight[rows]
         blocks = in_blocks(lambda d: log_likelihood(d, *args, form=spec.form), flat, data.y.size)
-        groups["log_likelihood"] = np.concatenate([block for _, block in blocks])
+        likelihood = np.concatenate([block for _, block in blocks]).reshape(shape)
     if wanted["posterior_predictive"]:
         rng = np.random.default_rng(run.seed)
         family, link = spec.form.family, spec.form.link
         blocks = in_blocks(lambda d: mean_of_draws(d, data.X, data.offset, link=link), flat, data.y.size)
-        groups["posterior_predictive"] = np.concatenate(
-            [family.draw(rng, mean, flat.dispersion[first : first + len(mean), None]) for first, mean in blocks]
-        )
-    return {group: values.reshape(chains, samples, *values.shape[1:]) for group, values in groups.items()}
+        drawn = [family.draw(rng, mean, flat.dispersion[row : row + len(mean), None]) for row, mean in blocks]
+        predictive = np.concatenate(drawn).reshape(shape)
+    return likelihood, predictive

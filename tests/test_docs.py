@@ -1,0 +1,54 @@
+"""Every snippet of the README and the docs runs, and every example."""
+
+import os
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"```python\n(.*?)```", re.S)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_snippets_run(page, tmp_path, monkeypatch):
+    snippets = FENCE.findall(page.read_text())
+    monkeypatch.chdir(tmp_path)
+    namespace = {"__name__": "page"}
+    for snippet in snippets:
+        exec(compile(snippet, str(page), "exec"), namespace)
+
+
+def test_most_pages_have_snippets():
+    assert sum(bool(FENCE.findall(page.read_text())) for page in PAGES) >= 4
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_point_at_files(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "examples").glob("*.py")), ids=lambda script: script.stem)
+def test_examples_run(script, tmp_path):
+    environment = {**os.environ, "MPLBACKEND": "Agg"}
+    command = [sys.executable, "-W", "error", str(script)]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert len(result.stdout.splitlines()) > 10
+
+
+def test_quickstart_saves_its_figure(tmp_path, monkeypatch):
+    """The picture is there and is not blank; the run itself is `test_examples_run`'s."""
+    import numpy as np
+    from matplotlib.image import imread
+
+    figure = ROOT / "docs" / "figures" / "quickstart_forest.png"
+    assert np.ptp(imread(figure)[..., :3]) > 0.5
+    main = runpy.run_path(str(ROOT / "examples" / "quickstart.py"), run_name="imported")
+    assert callable(main["main"])
