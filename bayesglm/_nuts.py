@@ -93,7 +93,7 @@ def _start(data, keys, *, form, tuning):
     start, _ = _kernel(form, tuning, target_accept_prob)
 
     def one_problem(target, keys):
-        frame = whiten(X, weight, target, form)
+        frame = whiten(X, weight, target, intercept_prior, form)
         size = frame.center.size + form.samples_dispersion
 
         def one_chain(key):

@@ -60,7 +60,7 @@ class Frame(NamedTuple):
     log_dispersion_sd: Any  # ()
 
 
-def whiten(X, weight, target, form):
+def whiten(X, weight, target, intercept_prior, form):
     """Affine map in which the posterior is round near its mode.
 
     Returns
@@ -68,10 +68,12 @@ def whiten(X, weight, target, form):
     Frame
     """
     total = jnp.sum(weight)
-    X, feature_mean, _ = centered(X, weight / total)
-    intercept = target.intercept + feature_mean @ target.coef
     loss = partial(form.family.nll, link=form.link)
-    eta = target.offset + intercept + X @ target.coef
+    center_intercept, prior_curvature = target.intercept, jnp.zeros_like(target.intercept)
+    if intercept_prior is not None:
+        center_intercept, prior_curvature = _intercept_with_prior(X, weight, target, intercept_prior, loss)
+    X, feature_mean, _ = centered(X, weight / total)
+    eta = target.offset + center_intercept + feature_mean @ target.coef + X @ target.coef
     curvature = expand(loss, form.link.inverse, target.y, eta)[2]
     blocks = gram_with_intercept(X, weight[:, None] * curvature) / target.dispersion
     likelihood = jnp.diagonal(blocks, axis1=1, axis2=2)[:, 1:].T
@@ -80,6 +82,9 @@ def whiten(X, weight, target, form):
     bend = target.k * form.prior.curvature(target.coef, target.strength, sd)
     rows = jnp.arange(1, 1 + len(target.coef))
     blocks = blocks.at[:, rows, rows].add(bend.T)
+    # The prior is on the intercept of the features as they came, intercept - feature_mean @ coef.
+    direction = jnp.concatenate([jnp.ones(1, X.dtype), -feature_mean])
+    blocks = blocks + prior_curvature[:, None, None] * jnp.outer(direction, direction)
     root = jnp.sqrt(jnp.diagonal(blocks, axis1=1, axis2=2))
     identity = jnp.eye(1 + len(target.coef), dtype=X.dtype)
 
@@ -90,9 +95,37 @@ def whiten(X, weight, target, form):
     factor = jax.vmap(inverse_factor)(blocks, root)
     # Back from centered features: the intercept takes up what the feature means contribute.
     factor = factor.at[:, 0].add(-jnp.einsum("p,mpu->mu", feature_mean, factor[:, 1:]))
-    center = jnp.concatenate([target.intercept[:, None], target.coef.T], 1)
+    center = jnp.concatenate([center_intercept[:, None], target.coef.T], 1)
     spread = jnp.sqrt(2 / (total * target.y.shape[1]))
     return Frame(center, factor, jnp.log(target.dispersion), spread)
+
+
+def _intercept_with_prior(X, weight, target, intercept_prior, loss):
+    """Mode of each intercept given the coefficients, and the curvature of its prior there.
+
+    The fit knows no prior of the intercept, and has none to offer where y sits on a boundary.
+    """
+    fixed = target.offset + X @ target.coef
+
+    def log_prob(intercept):
+        nll = jnp.sum(weight[:, None] * loss(target.y, fixed + intercept)) / target.dispersion
+        return jnp.sum(log_intercept_prior(intercept, target.outputs, intercept_prior)) - nll
+
+    def halve(_, bounds):
+        low, high = bounds
+        middle = (low + high) / 2
+        rises = jax.grad(log_prob)(middle) > 0
+        return jnp.where(rises, middle, low), jnp.where(rises, high, middle)
+
+    reach = 50 + 2 * jnp.abs(target.intercept)
+    low, high = jax.lax.fori_loop(0, 60, halve, (target.intercept - reach, target.intercept + reach))
+    mode = (low + high) / 2
+
+    def prior_slope(intercept):
+        return jax.grad(lambda b: jnp.sum(log_intercept_prior(b, target.outputs, intercept_prior)))(intercept)
+
+    curvature = -jax.jvp(prior_slope, (mode,), (jnp.ones_like(mode),))[1]
+    return mode, jnp.maximum(curvature, 0.0)
 
 
 def unpack(u, target, frame, form):

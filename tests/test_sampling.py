@@ -12,7 +12,7 @@ from bayesglm import GLM, PopulationGLM
 from bayesglm.observation_models import GaussianObservations
 from bayesglm.priors import GroupLasso
 
-LONG = {"num_samples": 10_000, "num_warmup": 500, "num_chains": 4, "progress_bar": False, "log_likelihood": False}
+LONG = {"num_samples": 12_500, "num_warmup": 500, "num_chains": 4, "progress_bar": False, "log_likelihood": False}
 LONG["posterior_predictive"] = False
 
 
@@ -213,7 +213,7 @@ def test_intercept_prior_makes_boundary_data_proper(rng):
 
 def test_seed_decides_the_draws(rng):
     X, y = gaussian_data(rng)
-    run = {"num_samples": 150, "num_warmup": 200, "progress_bar": False}
+    run = {"num_samples": 400, "num_warmup": 200, "progress_bar": False}
     model = GLM("Gaussian", regularizer="Ridge", regularizer_strength=0.1)
     first, again, other = (model.sample(X, y, seed=seed, **run).posterior["coef"].values for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
