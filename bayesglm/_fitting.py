@@ -8,7 +8,7 @@ import numpy as np
 import numpyro.distributions as dist
 from sklearn.exceptions import ConvergenceWarning
 
-from bayesglm._map import find_modes
+from bayesglm._map import find_modes, likeliest_scale
 from bayesglm._model import Spec
 from bayesglm._posterior import Form
 from bayesglm._problem import Data, make_batches, per_output
@@ -21,6 +21,8 @@ __all__ = ["Fitted", "fit_model", "warn_of_fit"]
 FIRST_WIDTH = 256
 # Squared pivot of the scaled Hessian below which features may be collinear.
 SINGULAR_PIVOT = 1e-8
+# Rounds of fitting the mean and the overdispersion in turn.
+MAX_SCALE_STEPS = 50
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,19 +109,43 @@ def fit_model(parts, data, layout, strength, *, population):
     """
     batches = make_batches(data, strength)
     with jax.enable_x64(data.X.dtype == np.float64):
-        modes = [_find_modes(data, batch, parts) for batch in batches]
-    return Fitted(data, batches, modes, _make_spec(parts, layout, population, strength, batches, modes, data))
+        modes, scales = zip(*[_fit_batch(data, batch, parts) for batch in batches], strict=True)
+        spec = _make_spec(parts, layout, population, strength, batches, scales, data)
+    return Fitted(data, batches, list(modes), spec)
 
 
-def _find_modes(data, batch, parts):
+def _fit_batch(data, batch, parts):
+    """Modes of a batch and the family's second parameter, shape (B,)."""
+    family = parts.family
+    scale = np.full(len(batch.y), family.scale if isinstance(family.scale, numbers.Real) else 1.0, data.X.dtype)
+    modes = _find_modes(data, batch, scale, None, parts)
+    if isinstance(family.scale, numbers.Real):
+        return modes, scale
+    if not family.scale_shapes_mean:
+        freedom = batch.outputs.shape[1] * data.weight.sum() - modes.edf.sum(1)
+        return modes, np.where(freedom >= 1, modes.pearson.sum(1) / np.where(freedom >= 1, freedom, 1), np.nan)
+    for _ in range(MAX_SCALE_STEPS):
+        arguments = data.X, data.weight, batch.y, batch.offset, modes.coef, modes.intercept
+        new = np.asarray(likeliest_scale(*arguments, family=type(family), link=parts.link))
+        settled = np.abs(np.log(new / scale)) < np.sqrt(np.finfo(new.dtype).eps) / 10
+        scale = new
+        modes = _find_modes(data, batch, scale, (modes.coef, modes.intercept), parts)
+        if settled.all():
+            break
+    return modes, scale
+
+
+def _find_modes(data, batch, scale, start, parts):
     """Modes of a batch; the working set starts small and grows until it holds all that is not zero."""
-    n_features = data.X.shape[1]
-    tol = parts.tol if parts.tol is not None else (1e-10 if data.X.dtype == np.float64 else 1e-5)
+    n_features, dtype = data.X.shape[1], data.X.dtype
+    tol = parts.tol if parts.tol is not None else (1e-10 if dtype == np.float64 else 1e-5)
     static = {"family": type(parts.family), "link": parts.link, "prior": type(parts.prior)}
     width = n_features if parts.prior.smooth else min(n_features, FIRST_WIDTH)
-    start = None
+    if start is None:
+        shape = batch.outputs.shape
+        start = np.zeros((shape[0], n_features, shape[1]), dtype), np.full(shape, np.nan, dtype)
     while True:
-        arguments = data.X, data.weight, batch.y, batch.offset, batch.strength, start, tol, parts.max_iter
+        arguments = data.X, data.weight, batch.y, batch.offset, batch.strength, scale, start, tol, parts.max_iter
         modes = jax.tree.map(np.asarray, find_modes(*arguments, **static, width=width))
         if not modes.overflow.any():
             return _of_smallest_norm(modes, data, batch, parts)
@@ -147,11 +173,11 @@ def warn_of_fit(fitted):
     if not fitted.converged or fitted.flat.any():
         _warn_of_mode(fitted)
     spec = fitted.spec
-    if not spec.form.samples_dispersion:
+    if not spec.form.samples_scale or spec.form.family.scale_shapes_mean:
         return
     total, edf = fitted.total, fitted.edf
     left = float((total - edf).min())
-    if np.isnan(spec.dispersion).any():
+    if np.isnan(spec.scale).any():
         warn_user(
             f"scale_ is NaN: the fit has {edf.max():.1f} effective degrees of freedom for {total:g} samples, "
             "which leaves none for the dispersion. Use a stronger regularizer, or give the dispersion: "
@@ -184,32 +210,27 @@ def _warn_of_mode(fitted):
         )
 
 
-def _make_spec(parts, layout, population, strength, batches, modes, data):
+def _make_spec(parts, layout, population, strength, batches, scales, data):
     """Everything of the Bayesian model that the fit fixes."""
-    n_outputs = data.y.shape[1]
-    total = float(data.weight.sum())
     family = parts.family
+    total = data.weight.sum()
     blocks = tuple(block for batch in batches for block in batch.outputs)
-    dispersion = np.ones(n_outputs, data.X.dtype)
-    scale = getattr(family, "scale", None)
-    if isinstance(scale, numbers.Real):
-        dispersion[:] = scale
-    elif family.has_dispersion:
-        edf = per_output(batches, [mode.edf for mode in modes])
-        pearson = per_output(batches, [mode.pearson for mode in modes])
-        for block in blocks:
-            freedom = len(block) * total - edf[block].sum()
-            dispersion[block] = pearson[block].sum() / freedom if freedom >= 1 else np.nan
+    scale, spread = np.empty(data.y.shape[1], data.X.dtype), np.empty(data.y.shape[1], data.X.dtype)
     mean = data.weight @ data.y / total
     variance = data.weight @ (data.y - mean) ** 2 / total
-    spread = np.empty(n_outputs, data.X.dtype)
-    for block in blocks:
+    for block, value in zip(blocks, np.concatenate(scales), strict=True):
+        scale[block] = value
         spread[block] = np.sqrt(variance[block].mean()) or 1.0
-    form = Form(
-        type(family), parts.link, type(parts.prior), family.has_dispersion and not isinstance(scale, numbers.Real)
-    )
+    fixed = isinstance(family.scale, numbers.Real)
     return Spec(
-        form, layout, population, strength, blocks, total / dispersion, dispersion, spread,
-        parts.intercept_prior,
-        scale if isinstance(scale, dist.Distribution) else None,
-    )  # fmt: skip
+        form=Form(type(family), parts.link, type(parts.prior), samples_scale=not fixed),
+        layout=layout,
+        population=population,
+        strength=strength,
+        blocks=blocks,
+        k=np.asarray(total / family.phi(scale)),
+        scale=scale,
+        y_spread=spread,
+        intercept_prior=parts.intercept_prior,
+        scale_prior=family.scale if isinstance(family.scale, dist.Distribution) else None,
+    )

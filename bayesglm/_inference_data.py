@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from arviz_base import from_dict
 
-from bayesglm._posterior import log_dispersion_prior, log_intercept_prior
+from bayesglm._posterior import log_intercept_prior, log_scale_prior
 
 __all__ = ["Posterior", "data_tree", "in_blocks", "log_likelihood", "log_prior", "mean_of_draws"]
 
@@ -21,7 +21,7 @@ class Posterior(NamedTuple):
 
     coef: Any  # (..., p, outputs)
     intercept: Any  # (..., outputs)
-    dispersion: Any  # (..., outputs)
+    scale: Any  # (..., outputs)
 
 
 @partial(jax.jit, static_argnames=("link",))
@@ -36,23 +36,23 @@ def log_likelihood(draws, X, offset, y, weight, *, form):
 
     def one(draw):
         eta = offset + draw.intercept + X @ draw.coef
-        nll = form.family.nll(y, eta, form.link) / draw.dispersion
-        return -weight[:, None] * (nll + form.family.log_normalizer(y, draw.dispersion))
+        nll = form.family.nll(y, eta, form.link, draw.scale) / form.family.phi(draw.scale)
+        return -weight[:, None] * (nll + form.family.log_normalizer(y, draw.scale))
 
     return jax.lax.map(one, draws)
 
 
 @partial(jax.jit, static_argnames=("form",))
-def log_prior(position, target, intercept_prior, dispersion_prior, *, form):
-    """Log prior densities of one problem's draws (C, S): coefficients, intercepts, dispersion."""
+def log_prior(position, target, intercept_prior, scale_prior, *, form):
+    """Log prior densities of one problem's draws (C, S): coefficients, intercepts, scale."""
 
-    def one(coef, intercept, dispersion):
+    def one(coef, intercept, scale):
         prior = form.prior.distribution(target.strength, target.k)
         parts = {"coef": prior.log_prob(coef)}
         if intercept_prior is not None:
             parts["intercept"] = jnp.sum(log_intercept_prior(intercept, target.outputs, intercept_prior))
-        if form.samples_dispersion:
-            parts["dispersion"] = log_dispersion_prior(dispersion, target, dispersion_prior, form)
+        if form.samples_scale:
+            parts["dispersion"] = log_scale_prior(scale, target, scale_prior, form)
         return parts
 
     return jax.vmap(jax.vmap(one))(*position)
@@ -107,8 +107,8 @@ def data_tree(posterior, stats, log_prior, likelihood, predictive, data, spec, m
         constant[f"X{suffix}"] = data.X[:, rows]
         dims[f"X{suffix}"] = ["obs", feature]
         coords[feature] = np.arange(rows.stop - rows.start) if columns is None else list(columns)
-    if spec.form.samples_dispersion:
-        variables["dispersion"] = squeeze(posterior.dispersion)
+    if spec.form.samples_scale:
+        variables["dispersion"] = squeeze(posterior.scale)
         if spec.form.family.reports_sigma:
             variables["sigma"] = np.sqrt(variables["dispersion"])
     if np.any(data.weight != 1):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from bayesglm._solver import centered, expand, minimize, profiled_gram, support, trace_of_hat
 
-__all__ = ["Mode", "find_modes"]
+__all__ = ["Mode", "find_modes", "likeliest_scale"]
 
 
 class Mode(NamedTuple):
@@ -26,7 +26,7 @@ class Mode(NamedTuple):
 
 
 @partial(jax.jit, static_argnames=("family", "link", "prior", "width"))
-def find_modes(X, weight, y, offset, strength, start, tol, max_iter, *, family, link, prior, width):
+def find_modes(X, weight, y, offset, strength, scale, start, tol, max_iter, *, family, link, prior, width):
     """Penalized fits of a batch of problems.
 
     Parameters
@@ -35,8 +35,10 @@ def find_modes(X, weight, y, offset, strength, start, tol, max_iter, *, family, 
     weight : (n,)
     y, offset : (B, n, m)
     strength : pytree with leaves (B, ...)
-    start : pair of (B, p, m) and (B, m), or None
-        Coefficients and intercepts to start from.
+    scale : (B,)
+        The family's second parameter, where it shapes the mean's fit.
+    start : pair of (B, p, m) and (B, m)
+        Coefficients and intercepts to start from; an intercept of NaN starts from the mean of y.
     tol, max_iter : numbers
         As for `minimize`, like `width`.
     family, prior : type
@@ -50,13 +52,11 @@ def find_modes(X, weight, y, offset, strength, start, tol, max_iter, *, family, 
     total = jnp.sum(weight)
     share = weight / total
     X, feature_mean, square = centered(X, share)
-    loss = partial(family.nll, link=link)
 
-    def solve(y, offset, strength, start):
-        if start is None:
-            start = jnp.zeros((X.shape[1], y.shape[1]), X.dtype), start_of_intercept(y, offset, share, link)
-        else:
-            start = start[0], start[1] + feature_mean @ start[0]
+    def solve(y, offset, strength, scale, start):
+        loss = partial(family.nll, link=link, scale=scale)
+        intercept = start_of_intercept(y, offset, share, link)
+        start = start[0], jnp.where(jnp.isnan(start[1]), intercept, start[1] + feature_mean @ start[0])
         solution = minimize(
             X, square, y, share, offset, strength, start,
             loss=loss, mean=link.inverse, prior=prior, tol=tol, max_iter=max_iter, width=width,
@@ -77,10 +77,10 @@ def find_modes(X, weight, y, offset, strength, start, tol, max_iter, *, family, 
             solution.overflow,
             pivot,
             1 + trace,
-            jnp.sum(weight[:, None] * (y - mean) ** 2 / family.unit_variance(mean), 0),
+            jnp.sum(weight[:, None] * (y - mean) ** 2 / family.unit_variance(mean, scale), 0),
         )
 
-    return jax.vmap(solve)(y, offset, strength, start)
+    return jax.vmap(solve)(y, offset, strength, scale, start)
 
 
 def start_of_intercept(y, offset, share, link):
@@ -89,3 +89,31 @@ def start_of_intercept(y, offset, share, link):
     exact = link.predictor(mean)
     inside = link.predictor((mean * len(y) + 0.5) / (len(y) + 1))
     return jnp.where(jnp.isfinite(exact), exact, inside) - share @ offset
+
+
+@partial(jax.jit, static_argnames=("family", "link"))
+def likeliest_scale(X, weight, y, offset, coef, intercept, *, family, link):
+    """Maximum likelihood of the family's second parameter at given means, shape (B,).
+
+    The derivative by its logarithm is bisected, between 1e-6 (as good as none) and 2e4.
+    """
+
+    def solve(y, offset, coef, intercept):
+        eta = offset + intercept + X @ coef
+
+        def log_likelihood(log_scale):
+            scale = jnp.exp(log_scale)
+            nll = family.nll(y, eta, link, scale) / family.phi(scale)
+            return -jnp.sum(weight[:, None] * (nll + family.log_normalizer(y, scale)))
+
+        def halve(_, bounds):
+            low, high = bounds
+            middle = (low + high) / 2
+            rises = jax.grad(log_likelihood)(middle) > 0
+            return jnp.where(rises, middle, low), jnp.where(rises, high, middle)
+
+        bounds = jnp.log(jnp.array(1e-6, X.dtype)), jnp.log(jnp.array(2e4, X.dtype))
+        low, high = jax.lax.fori_loop(0, 55, halve, bounds)
+        return jnp.exp((low + high) / 2)
+
+    return jax.vmap(solve)(y, offset, coef, intercept)

@@ -32,11 +32,11 @@ class Spec:
         Outputs that share a dispersion.
     k : numpy.ndarray, shape (outputs,)
         Sum of the weights / dispersion; k * penalty is -log prior.
-    dispersion : numpy.ndarray, shape (outputs,)
-        At the fit; NaN where it is undefined.
+    scale : numpy.ndarray, shape (outputs,)
+        The family's second parameter at the fit; NaN where it is undefined.
     y_spread : numpy.ndarray, shape (outputs,)
         Standard deviation of y, pooled where the dispersion is.
-    intercept_prior, dispersion_prior : NumPyro distribution or None
+    intercept_prior, scale_prior : NumPyro distribution or None
     """
 
     form: Form
@@ -45,10 +45,10 @@ class Spec:
     strength: Any
     blocks: tuple
     k: np.ndarray
-    dispersion: np.ndarray
+    scale: np.ndarray
     y_spread: np.ndarray
     intercept_prior: Any
-    dispersion_prior: Any
+    scale_prior: Any
 
 
 def rates(spec):
@@ -80,13 +80,13 @@ def glm_model(spec, X, y, weight, offset):
     prior = dist.Normal(0.0, 1.0).mask(False) if spec.intercept_prior is None else spec.intercept_prior
     intercept = numpyro.sample("intercept", prior.expand(shape).to_event(len(shape)))
     eta = offset + intercept + X @ coef
-    dispersion = _sample_dispersion(spec)
+    family_scale = _sample_scale(spec)
     keep = weight > 0
     scale = jnp.where(keep, weight, 1.0)
     if spec.population:
         keep, scale = keep[:, None], scale[:, None]
     with numpyro.handlers.mask(mask=keep), numpyro.handlers.scale(scale=scale):
-        family = spec.form.family.distribution(eta, spec.form.link, dispersion)
+        family = spec.form.family.distribution(eta, spec.form.link, family_scale)
         if spec.population:
             with numpyro.plate("obs", eta.shape[0], dim=-2), numpyro.plate("output", n_outputs, dim=-1):
                 numpyro.sample("y", family, obs=y)
@@ -96,20 +96,18 @@ def glm_model(spec, X, y, weight, offset):
     return eta
 
 
-def _sample_dispersion(spec):
+def _sample_scale(spec):
     """Dispersion of each output (a scalar for one): fixed, or one random variable per block of outputs."""
-    if not spec.form.samples_dispersion:
-        return spec.dispersion if spec.population else spec.dispersion[0]
+    if not spec.form.samples_scale:
+        return spec.scale if spec.population else spec.scale[0]
     if not spec.population:
-        prior = spec.dispersion_prior
-        return numpyro.sample(
-            "dispersion", spec.form.family.dispersion_prior(spec.y_spread[0]) if prior is None else prior
-        )
+        prior = spec.scale_prior
+        return numpyro.sample("dispersion", spec.form.family.scale_prior(spec.y_spread[0]) if prior is None else prior)
     first = np.array([block[0] for block in spec.blocks])
-    if spec.dispersion_prior is None:
-        prior = spec.form.family.dispersion_prior(spec.y_spread[first])
+    if spec.scale_prior is None:
+        prior = spec.form.family.scale_prior(spec.y_spread[first])
     else:
-        prior = spec.dispersion_prior.expand((len(first),))
+        prior = spec.scale_prior.expand((len(first),))
     block_of_output = np.zeros(len(spec.k), int)
     for index, block in enumerate(spec.blocks):
         block_of_output[block] = index

@@ -24,7 +24,7 @@ class Draws(NamedTuple):
 
     coef: Any  # (..., p, m)
     intercept: Any  # (..., m)
-    dispersion: Any  # (...)
+    scale: Any  # (...)
     potential: Any
     energy: Any
     acceptance_rate: Any
@@ -34,7 +34,7 @@ class Draws(NamedTuple):
 
 
 def run_nuts(
-    X, weight, targets, intercept_prior, dispersion_prior, form, *,
+    X, weight, targets, intercept_prior, scale_prior, form, *,
     num_samples, num_warmup, num_chains, seed, target_accept_prob, max_tree_depth, progress,
 ):  # fmt: skip
     """Sample a batch of posteriors.
@@ -44,7 +44,7 @@ def run_nuts(
     X, weight : (n, p), (n,)
     targets : Target
         Leaves with a leading axis of B problems.
-    intercept_prior, dispersion_prior : NumPyro distribution or None
+    intercept_prior, scale_prior : NumPyro distribution or None
     form : Form
     progress : callable
         Called as progress(transitions, divergences) after each chunk.
@@ -55,7 +55,7 @@ def run_nuts(
         NumPy arrays.
     """
     tuning = (num_warmup, max_tree_depth)
-    data = jax.device_put((X, weight, targets, intercept_prior, dispersion_prior, target_accept_prob))
+    data = jax.device_put((X, weight, targets, intercept_prior, scale_prior, target_accept_prob))
     n_problems = len(targets.k)
     keys = jax.random.split(jax.random.key(seed), (n_problems, num_chains))
     frames, state = _start(data, keys, form=form, tuning=tuning)
@@ -73,10 +73,10 @@ def run_nuts(
 def _kernel(form, tuning, target_accept_prob):
     """NumPyro's NUTS: the functions that start a chain and that make a transition, given the data."""
 
-    def potential_given(X, weight, target, intercept_prior, dispersion_prior, frame):
+    def potential_given(X, weight, target, intercept_prior, scale_prior, frame):
         def potential(u):
             position = unpack(u, target, frame, form)
-            return -log_density(position, X, weight, target, intercept_prior, dispersion_prior, form)
+            return -log_density(position, X, weight, target, intercept_prior, scale_prior, form)
 
         return potential
 
@@ -89,17 +89,17 @@ def _kernel(form, tuning, target_accept_prob):
 @partial(jax.jit, static_argnames=("form", "tuning"))
 def _start(data, keys, *, form, tuning):
     """Frames of the problems, and the first state of every chain: a draw of the normal approximation."""
-    X, weight, targets, intercept_prior, dispersion_prior, target_accept_prob = data
+    X, weight, targets, intercept_prior, scale_prior, target_accept_prob = data
     start, _ = _kernel(form, tuning, target_accept_prob)
 
     def one_problem(target, keys):
         frame = whiten(X, weight, target, intercept_prior, form)
-        size = frame.center.size + form.samples_dispersion
+        size = frame.center.size + form.samples_scale
 
         def one_chain(key):
             key_position, key_chain = jax.random.split(key)
             u = jax.random.normal(key_position, (size,), X.dtype)
-            arguments = (X, weight, target, intercept_prior, dispersion_prior, frame)
+            arguments = (X, weight, target, intercept_prior, scale_prior, frame)
             return start(u, rng_key=key_chain, model_args=arguments)
 
         return frame, jax.vmap(one_chain)(keys)
@@ -110,11 +110,11 @@ def _start(data, keys, *, form, tuning):
 @partial(jax.jit, static_argnames=("form", "tuning"))
 def _advance(state, data, frames, *, form, tuning):
     """Make CHUNK transitions of every chain; draws have leaves (CHUNK, B, C, ...)."""
-    X, weight, targets, intercept_prior, dispersion_prior, target_accept_prob = data
+    X, weight, targets, intercept_prior, scale_prior, target_accept_prob = data
     start, step = _kernel(form, tuning, target_accept_prob)
 
     def one_problem(state, target, frame):
-        arguments = (X, weight, target, intercept_prior, dispersion_prior, frame)
+        arguments = (X, weight, target, intercept_prior, scale_prior, frame)
         first = jax.tree.map(lambda leaf: leaf[0], state)
         # NumPyro's kernel keeps its adaptation schedule in a closure that only starting a chain fills.
         jax.eval_shape(lambda u: start(u, model_args=arguments), first.z)
@@ -125,7 +125,7 @@ def _advance(state, data, frames, *, form, tuning):
             return new, Draws(
                 position.coef,
                 position.intercept,
-                position.dispersion,
+                position.scale,
                 new.potential_energy,
                 new.energy,
                 new.accept_prob,

@@ -16,6 +16,8 @@ FAMILIES: dict[str, type] = {
     "Poisson": observation_models.PoissonObservations,
     "Gaussian": observation_models.GaussianObservations,
     "Bernoulli": observation_models.BernoulliObservations,
+    "Gamma": observation_models.GammaObservations,
+    "NegativeBinomial": observation_models.NegativeBinomialObservations,
 }
 REGULARIZERS: dict[str, type] = {
     "UnRegularized": priors.UnRegularized,
@@ -60,8 +62,7 @@ def resolve(observation_model, inverse_link_function, regularizer, solver_name, 
         raise ValueError(f"solver_name 'Newton' needs a smooth regularizer; {prior} wants 'ProximalNewton'.")
     if intercept_prior is not None and not isinstance(intercept_prior, dist.Distribution):
         raise ValueError(f"intercept_prior must be None or a NumPyro distribution; got {intercept_prior!r}.")
-    if family.has_dispersion:
-        _check_scale(family.scale)
+    _check_scale(family.scale)
     return Parts(family, link, prior, intercept_prior, *_read_solver_kwargs(solver_kwargs))
 
 

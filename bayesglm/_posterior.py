@@ -1,7 +1,7 @@
 """The posterior of one problem as a function of a flat vector, in coordinates in which it looks round.
 
 A position u of the sampler is ``z = center + factor @ u`` with ``z = (intercept, coef)`` of each output, then
-log(dispersion) where it is sampled. The factor is the inverse Cholesky factor of the curvature at the mode,
+log(scale) where it is sampled. The factor is the inverse Cholesky factor of the curvature at the mode,
 with a quadratic stand-in where the prior has kinks.
 """
 
@@ -26,7 +26,7 @@ class Form:
     family: Any
     link: Link
     prior: Any
-    samples_dispersion: bool
+    samples_scale: bool
 
 
 class Target(NamedTuple):
@@ -37,7 +37,7 @@ class Target(NamedTuple):
     offset: Any  # (n, m)
     strength: Any  # as the prior takes it
     k: Any  # (), sum of the weights / dispersion: penalty * k is -log prior
-    dispersion: Any  # (), fixed value, or where the sampler starts
+    scale: Any  # (), the family's second parameter: fixed value, or where the sampler starts
     y_spread: Any  # (), standard deviation of y, the scale of the default prior of the dispersion
     coef: Any  # (p, m), mode
     intercept: Any  # (m,), mode
@@ -48,7 +48,7 @@ class Position(NamedTuple):
 
     coef: Any  # (p, m)
     intercept: Any  # (m,)
-    dispersion: Any  # ()
+    scale: Any  # ()
 
 
 class Frame(NamedTuple):
@@ -56,8 +56,8 @@ class Frame(NamedTuple):
 
     center: Any  # (m, 1 + p)
     factor: Any  # (m, 1 + p, 1 + p)
-    log_dispersion: Any  # ()
-    log_dispersion_sd: Any  # ()
+    log_scale: Any  # ()
+    log_scale_sd: Any  # ()
 
 
 def whiten(X, weight, target, intercept_prior, form):
@@ -68,14 +68,15 @@ def whiten(X, weight, target, intercept_prior, form):
     Frame
     """
     total = jnp.sum(weight)
-    loss = partial(form.family.nll, link=form.link)
+    loss = partial(form.family.nll, link=form.link, scale=target.scale)
+    phi = form.family.phi(target.scale)
     center_intercept, prior_curvature = target.intercept, jnp.zeros_like(target.intercept)
     if intercept_prior is not None:
-        center_intercept, prior_curvature = _intercept_with_prior(X, weight, target, intercept_prior, loss)
+        center_intercept, prior_curvature = _intercept_with_prior(X, weight, target, intercept_prior, loss, phi)
     X, feature_mean, _ = centered(X, weight / total)
     eta = target.offset + center_intercept + feature_mean @ target.coef + X @ target.coef
     curvature = expand(loss, form.link.inverse, target.y, eta)[2]
-    blocks = gram_with_intercept(X, weight[:, None] * curvature) / target.dispersion
+    blocks = gram_with_intercept(X, weight[:, None] * curvature) / phi
     likelihood = jnp.diagonal(blocks, axis1=1, axis2=2)[:, 1:].T
     prior_variance = form.prior.distribution(target.strength, target.k).variance
     sd = 1 / jnp.sqrt(likelihood + 1 / prior_variance)
@@ -97,10 +98,10 @@ def whiten(X, weight, target, intercept_prior, form):
     factor = factor.at[:, 0].add(-jnp.einsum("p,mpu->mu", feature_mean, factor[:, 1:]))
     center = jnp.concatenate([center_intercept[:, None], target.coef.T], 1)
     spread = jnp.sqrt(2 / (total * target.y.shape[1]))
-    return Frame(center, factor, jnp.log(target.dispersion), spread)
+    return Frame(center, factor, jnp.log(target.scale), spread)
 
 
-def _intercept_with_prior(X, weight, target, intercept_prior, loss):
+def _intercept_with_prior(X, weight, target, intercept_prior, loss, phi):
     """Mode of each intercept given the coefficients, and the curvature of its prior there.
 
     The fit knows no prior of the intercept, and has none to offer where y sits on a boundary.
@@ -108,7 +109,7 @@ def _intercept_with_prior(X, weight, target, intercept_prior, loss):
     fixed = target.offset + X @ target.coef
 
     def log_prob(intercept):
-        nll = jnp.sum(weight[:, None] * loss(target.y, fixed + intercept)) / target.dispersion
+        nll = jnp.sum(weight[:, None] * loss(target.y, fixed + intercept)) / phi
         return jnp.sum(log_intercept_prior(intercept, target.outputs, intercept_prior)) - nll
 
     def halve(_, bounds):
@@ -132,32 +133,32 @@ def unpack(u, target, frame, form):
     """Parameters at the round coordinates u, shape (m * (1 + p) [+ 1],)."""
     m, width = frame.center.shape
     z = frame.center + jnp.einsum("mij,mj->mi", frame.factor, u[: m * width].reshape(m, width))
-    dispersion = target.dispersion
-    if form.samples_dispersion:
-        dispersion = jnp.exp(frame.log_dispersion + frame.log_dispersion_sd * u[-1])
-    return Position(z[:, 1:].T, z[:, 0], dispersion)
+    scale = target.scale
+    if form.samples_scale:
+        scale = jnp.exp(frame.log_scale + frame.log_scale_sd * u[-1])
+    return Position(z[:, 1:].T, z[:, 0], scale)
 
 
-def log_density(position, X, weight, target, intercept_prior, dispersion_prior, form):
-    """Log posterior density, up to the terms of y alone, in (coef, intercept, log dispersion).
+def log_density(position, X, weight, target, intercept_prior, scale_prior, form):
+    """Log posterior density, up to the terms of y alone, in (coef, intercept, log scale).
 
     Parameters
     ----------
     intercept_prior : NumPyro distribution or None
         Of the intercepts of all outputs of the model; None is flat.
-    dispersion_prior : NumPyro distribution or None
+    scale_prior : NumPyro distribution or None
         None is the family's default.
     """
     eta = target.offset + position.intercept + X @ position.coef
-    nll = jnp.sum(weight[:, None] * form.family.nll(target.y, eta, form.link))
-    log_prob = -nll / position.dispersion
+    nll = jnp.sum(weight[:, None] * form.family.nll(target.y, eta, form.link, position.scale))
+    log_prob = -nll / form.family.phi(position.scale)
     log_prob = log_prob + form.prior.distribution(target.strength, target.k).log_prob(position.coef)
     if intercept_prior is not None:
         log_prob = log_prob + jnp.sum(log_intercept_prior(position.intercept, target.outputs, intercept_prior))
-    if form.samples_dispersion:
-        normalizer = form.family.log_normalizer(target.y, position.dispersion)
-        log_prob = log_prob - jnp.sum(weight[:, None] * normalizer) + jnp.log(position.dispersion)
-        log_prob = log_prob + log_dispersion_prior(position.dispersion, target, dispersion_prior, form)
+    if form.samples_scale:
+        normalizer = form.family.log_normalizer(target.y, position.scale)
+        log_prob = log_prob - jnp.sum(weight[:, None] * normalizer) + jnp.log(position.scale)
+        log_prob = log_prob + log_scale_prior(position.scale, target, scale_prior, form)
     return log_prob
 
 
@@ -170,7 +171,7 @@ def log_intercept_prior(intercept, outputs, intercept_prior):
     return everywhere[jnp.arange(len(outputs)), outputs]
 
 
-def log_dispersion_prior(dispersion, target, dispersion_prior, form):
-    """Log prior density of the dispersion."""
-    prior = form.family.dispersion_prior(target.y_spread) if dispersion_prior is None else dispersion_prior
-    return prior.log_prob(dispersion)
+def log_scale_prior(scale, target, scale_prior, form):
+    """Log prior density of the family's second parameter."""
+    prior = form.family.scale_prior(target.y_spread) if scale_prior is None else scale_prior
+    return prior.log_prob(scale)

@@ -46,7 +46,7 @@ def check_propriety(fitted):
             where = f" of output {output}" if spec.population else ""
             remedy = fault.remedy or "Give an intercept_prior (a NumPyro distribution)."
             raise ValueError(f"The posterior{where} is improper: {fault.cause}. {remedy}")
-    if spec.form.family.has_dispersion and np.isnan(spec.dispersion).any():
+    if np.isnan(spec.scale).any():
         raise ValueError(
             "The dispersion cannot be estimated: the fit has as many effective degrees of freedom as samples. "
             f"Give it, as in {spec.form.family.__name__}(scale=1.0), or use a stronger regularizer."
@@ -76,7 +76,7 @@ def draw_posterior(fitted, run):
     stats = _stats(draws)
     prior = _log_prior(draws, targets, spec)
     check_run(
-        {"coef": posterior.coef, "intercept": posterior.intercept, "dispersion": posterior.dispersion},
+        {"coef": posterior.coef, "intercept": posterior.intercept, "dispersion": posterior.scale},
         stats["diverging"], stats["n_steps"], run.max_tree_depth,
     )  # fmt: skip
     problem_of_output = _problem_of_output(batches)
@@ -89,12 +89,12 @@ def draw_posterior(fitted, run):
 def _run_batch(batch, mode, data, spec, run, progress):
     first = batch.outputs[:, 0]
     target = Target(
-        batch.outputs, batch.y, batch.offset, batch.strength, spec.k[first], spec.dispersion[first],
+        batch.outputs, batch.y, batch.offset, batch.strength, spec.k[first], spec.scale[first],
         spec.y_spread[first], mode.coef, mode.intercept,
     )  # fmt: skip
     target = jax.tree.map(lambda leaf: leaf.astype(data.X.dtype) if leaf.dtype.kind == "f" else leaf, target)
     draws = run_nuts(
-        data.X, data.weight, target, spec.intercept_prior, spec.dispersion_prior, spec.form,
+        data.X, data.weight, target, spec.intercept_prior, spec.scale_prior, spec.form,
         num_samples=run.num_samples, num_warmup=run.num_warmup, num_chains=run.num_chains, seed=run.seed,
         target_accept_prob=run.target_accept_prob, max_tree_depth=run.max_tree_depth, progress=progress,
     )  # fmt: skip
@@ -106,7 +106,7 @@ def _join(batches, draws):
     coef = per_output(batches, [d.coef for d in draws])
     intercept = per_output(batches, [d.intercept for d in draws])
     shared = [
-        np.repeat(d.dispersion[..., None], batch.outputs.shape[1], -1) for d, batch in zip(draws, batches, strict=True)
+        np.repeat(d.scale[..., None], batch.outputs.shape[1], -1) for d, batch in zip(draws, batches, strict=True)
     ]
     return Posterior(coef, intercept, per_output(batches, shared))
 
@@ -126,8 +126,8 @@ def _log_prior(draws, targets, spec):
     for d, target in zip(draws, targets, strict=True):
         for b in range(len(target.k)):
             one = jax.tree.map(lambda leaf: leaf[b], target)  # noqa: B023
-            position = (d.coef[b], d.intercept[b], d.dispersion[b])
-            parts = log_prior(position, one, spec.intercept_prior, spec.dispersion_prior, form=spec.form)
+            position = (d.coef[b], d.intercept[b], d.scale[b])
+            parts = log_prior(position, one, spec.intercept_prior, spec.scale_prior, form=spec.form)
             for name, value in parts.items():
                 total[name] = total.get(name, 0) + np.asarray(value)
     return total
@@ -169,6 +169,6 @@ def _per_sample(posterior, data, spec, run):
         rng = np.random.default_rng(run.seed)
         family, link = spec.form.family, spec.form.link
         blocks = in_blocks(lambda d: mean_of_draws(d, data.X, data.offset, link=link), flat, data.y.size)
-        drawn = [family.draw(rng, mean, flat.dispersion[row : row + len(mean), None]) for row, mean in blocks]
+        drawn = [family.draw(rng, mean, flat.scale[row : row + len(mean), None]) for row, mean in blocks]
         predictive = np.concatenate(drawn).reshape(shape)
     return likelihood, predictive

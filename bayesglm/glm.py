@@ -115,11 +115,15 @@ class _PenalizedGLM(BaseEstimator):
         weight = read_weights(sample_weight, len(matrix), matrix.dtype)
         with jax.enable_x64(matrix.dtype == np.float64):
             eta = self._linear_predictor(matrix, offset).reshape(targets.shape)
-            deviance = weight @ (family.nll(targets, eta, spec.form.link) - family.saturated_nll(targets))
+            deviance = weight @ (
+                family.nll(targets, eta, spec.form.link, spec.scale) - family.saturated_nll(targets, spec.scale)
+            )
             mean = np.broadcast_to(weight @ targets / weight.sum(), targets.shape)
             varies = np.ptp(targets[weight > 0], axis=0) > 0
             inside = np.where(varies, mean, 0.5)
-            null = weight @ (family.nll(targets, inside, links.IDENTITY) - family.saturated_nll(targets))
+            null = weight @ (
+                family.nll(targets, inside, links.IDENTITY, spec.scale) - family.saturated_nll(targets, spec.scale)
+            )
             explained = 1 - np.asarray(deviance) / np.where(varies, np.asarray(null), 1.0)
         return float(np.mean(np.where(varies, explained, np.asarray(deviance) == 0)))
 
@@ -141,8 +145,8 @@ class _PenalizedGLM(BaseEstimator):
         spec = self._spec()
         entropy = read_key(key)
         mean = self.predict(X, offset=offset)
-        dispersion = spec.dispersion if self._population else spec.dispersion[0]
-        return spec.form.family.draw(np.random.default_rng(entropy), mean, dispersion), mean
+        scale = spec.scale if self._population else spec.scale[0]
+        return spec.form.family.draw(np.random.default_rng(entropy), mean, scale), mean
 
     def sample(
         self,
@@ -268,7 +272,7 @@ class _PenalizedGLM(BaseEstimator):
         self.spec_ = spec
         self.coef_ = spec.layout.split(fitted.coef if self._population else fitted.coef[:, 0])
         self.intercept_ = fitted.intercept
-        self.scale_ = spec.dispersion
+        self.scale_ = spec.scale
         self.dof_resid_ = fitted.total - fitted.edf
         self.n_features_in_ = spec.layout.n_features
         self.n_iter_ = fitted.n_iter

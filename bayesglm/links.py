@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.scipy.special import log_ndtr, ndtri
 from jax.scipy.stats import norm
 
-__all__ = ["EXP", "IDENTITY", "LINKS", "LOGISTIC", "NORM_CDF", "SOFTPLUS", "Link", "public_address"]
+__all__ = ["EXP", "IDENTITY", "LINKS", "LOGISTIC", "NORM_CDF", "ONE_OVER_X", "SOFTPLUS", "Link", "public_address"]
 
 # Modules in which JAX's callables are looked up by name, since most of them cannot be pickled.
 PUBLIC_MODULES = {
@@ -127,9 +127,18 @@ def _log_ndtr_minus(eta):
     return log_ndtr(-eta)
 
 
+def _reciprocal(x):
+    return 1 / x
+
+
+def _minus_log(eta):
+    return -jnp.log(eta)
+
+
 IDENTITY = Link("identity", _same, jnp.log, _log1m, _same)
 EXP = Link("exp", jnp.exp, _same, _log1m_exp, jnp.log)
 LOGISTIC = Link("logistic", jax.nn.sigmoid, jax.nn.log_sigmoid, _log_sigmoid_minus, _logit)
 SOFTPLUS = Link("softplus", jax.nn.softplus, _log_softplus, None, _inverse_softplus)
 NORM_CDF = Link("norm.cdf", norm.cdf, log_ndtr, _log_ndtr_minus, ndtri)
-LINKS = {link.name: link for link in (EXP, IDENTITY, LOGISTIC, SOFTPLUS, NORM_CDF)}
+ONE_OVER_X = Link("one_over_x", _reciprocal, _minus_log, None, _reciprocal)
+LINKS = {link.name: link for link in (EXP, IDENTITY, LOGISTIC, SOFTPLUS, NORM_CDF, ONE_OVER_X)}

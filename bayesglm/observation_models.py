@@ -1,15 +1,19 @@
 """Observation models: the family of y given the linear predictor eta.
 
-Each class is one room of formulas. With phi the dispersion, ``log p(y | eta) = -nll / phi - log_normalizer``,
-where `nll` is the negative log-likelihood at unit dispersion without the terms that do not depend on eta:
+Each class is one room of formulas. ``log p(y | eta) = -nll / phi - log_normalizer``, where `nll` is the negative
+log-likelihood at unit dispersion without the terms that do not depend on eta. `scale` is a family's second
+parameter: phi for Gaussian and Gamma, the overdispersion for NegativeBinomial, whose phi is 1 like that of the
+families without a second parameter.
 
-=======================  ============================================  ============  ==================
-observation model        nll                                           dispersion    default inverse link
-=======================  ============================================  ============  ==================
-`PoissonObservations`    mu - y log mu                                 1             exp
-`GaussianObservations`   (y - mu)^2 / 2                                variance      identity
-`BernoulliObservations`  -y log mu - (1 - y) log(1 - mu)               1             logistic
-=======================  ============================================  ============  ==================
+==============================  ==========================================================  =========  =============
+observation model               nll                                                         scale      inverse link
+==============================  ==========================================================  =========  =============
+`PoissonObservations`           mu - y log mu                                                          exp
+`GaussianObservations`          (y - mu)^2 / 2                                              variance   identity
+`BernoulliObservations`         -y log mu - (1 - y) log(1 - mu)                                        logistic
+`GammaObservations`             y / mu + log mu                                             1 / shape  one_over_x
+`NegativeBinomialObservations`  (y + 1/a) log(1 + a mu) - y log(a mu), variance mu + a mu^2  a          exp
+==============================  ==========================================================  =========  =============
 
 Every nll is linear in y up to a term free of eta, or has a second derivative free of y; hence its second
 derivative at y = mu is the expected (Fisher) curvature.
@@ -18,15 +22,22 @@ derivative at y = mu is the expected (Fisher) curvature.
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 from jax.scipy.special import gammaln, xlogy
 
 from bayesglm.distributions import HalfStudentT
-from bayesglm.links import EXP, IDENTITY, LOGISTIC, Link
+from bayesglm.links import EXP, IDENTITY, LOGISTIC, ONE_OVER_X, Link
 
-__all__ = ["BernoulliObservations", "GaussianObservations", "PoissonObservations"]
+__all__ = [
+    "BernoulliObservations",
+    "GammaObservations",
+    "GaussianObservations",
+    "NegativeBinomialObservations",
+    "PoissonObservations",
+]
 
 
 @dataclass(frozen=True)
@@ -34,28 +45,34 @@ class PoissonObservations:
     """Counts with mean mu and variance mu."""
 
     default_link: ClassVar[Link] = EXP
-    has_dispersion: ClassVar[bool] = False
+    scale: ClassVar[float] = 1.0
+    scale_shapes_mean: ClassVar[bool] = False
     is_count: ClassVar[bool] = True
     reports_sigma: ClassVar[bool] = False
     domain: ClassVar[str] = "numbers >= 0"
 
     @staticmethod
-    def nll(y, eta, link):
+    def phi(scale):
+        """Dispersion, the divisor of nll: one."""
+        return jnp.ones_like(scale)
+
+    @staticmethod
+    def nll(y, eta, link, scale):
         """Negative log-likelihood of each sample, without log(y!)."""
         return link.inverse(eta) - y * link.log_inverse(eta)
 
     @staticmethod
-    def log_normalizer(y, phi):
+    def log_normalizer(y, scale):
         """log(y!)."""
         return gammaln(y + 1)
 
     @staticmethod
-    def saturated_nll(y):
+    def saturated_nll(y, scale):
         """Smallest nll that any mean gives y, for the deviance."""
         return y - xlogy(y, y)
 
     @staticmethod
-    def unit_variance(mean):
+    def unit_variance(mean, scale):
         """Variance at unit dispersion."""
         return mean
 
@@ -70,12 +87,12 @@ class PoissonObservations:
         return np.where(y == 0, -1, 0)
 
     @staticmethod
-    def draw(rng, mean, phi):
+    def draw(rng, mean, scale):
         """Random y of the shape of `mean`, from a NumPy generator."""
         return rng.poisson(mean)
 
     @staticmethod
-    def distribution(eta, link, phi):
+    def distribution(eta, link, scale):
         """NumPyro distribution of y."""
         return dist.Poisson(link.inverse(eta))
 
@@ -94,28 +111,33 @@ class GaussianObservations:
     scale: Any = None
 
     default_link: ClassVar[Link] = IDENTITY
-    has_dispersion: ClassVar[bool] = True
+    scale_shapes_mean: ClassVar[bool] = False
     is_count: ClassVar[bool] = False
     reports_sigma: ClassVar[bool] = True
     domain: ClassVar[str] = "real numbers"
 
     @staticmethod
-    def nll(y, eta, link):
+    def phi(scale):
+        """Dispersion, the divisor of nll: the scale."""
+        return scale
+
+    @staticmethod
+    def nll(y, eta, link, scale):
         """Half the squared residual of each sample."""
         return 0.5 * (y - link.inverse(eta)) ** 2
 
     @staticmethod
-    def log_normalizer(y, phi):
-        """log(2 pi phi) / 2."""
-        return 0.5 * jnp.log(2 * jnp.pi * phi) * jnp.ones_like(y)
+    def log_normalizer(y, scale):
+        """log(2 pi scale) / 2."""
+        return 0.5 * jnp.log(2 * jnp.pi * scale) * jnp.ones_like(y)
 
     @staticmethod
-    def saturated_nll(y):
+    def saturated_nll(y, scale):
         """Smallest nll that any mean gives y, for the deviance: zero."""
         return jnp.zeros_like(y)
 
     @staticmethod
-    def unit_variance(mean):
+    def unit_variance(mean, scale):
         """Variance at unit dispersion: one."""
         return jnp.ones_like(mean)
 
@@ -130,17 +152,17 @@ class GaussianObservations:
         return np.zeros(y.shape, int)
 
     @staticmethod
-    def draw(rng, mean, phi):
+    def draw(rng, mean, scale):
         """Random y of the shape of `mean`, from a NumPy generator."""
-        return rng.normal(mean, np.sqrt(phi)).astype(mean.dtype)
+        return rng.normal(mean, np.sqrt(scale)).astype(mean.dtype)
 
     @staticmethod
-    def distribution(eta, link, phi):
+    def distribution(eta, link, scale):
         """NumPyro distribution of y."""
-        return dist.Normal(link.inverse(eta), jnp.sqrt(phi))
+        return dist.Normal(link.inverse(eta), jnp.sqrt(scale))
 
     @staticmethod
-    def dispersion_prior(spread):
+    def scale_prior(spread):
         """Prior of the variance: sqrt(variance) ~ HalfStudentT(4), scaled by the standard deviation of y."""
         sigma = HalfStudentT(4.0, spread)
         return dist.TransformedDistribution(sigma, dist.transforms.PowerTransform(2.0))
@@ -151,28 +173,34 @@ class BernoulliObservations:
     """Zeros and ones with mean mu."""
 
     default_link: ClassVar[Link] = LOGISTIC
-    has_dispersion: ClassVar[bool] = False
+    scale: ClassVar[float] = 1.0
+    scale_shapes_mean: ClassVar[bool] = False
     is_count: ClassVar[bool] = False
     reports_sigma: ClassVar[bool] = False
     domain: ClassVar[str] = "zeros and ones"
 
     @staticmethod
-    def nll(y, eta, link):
+    def phi(scale):
+        """Dispersion, the divisor of nll: one."""
+        return jnp.ones_like(scale)
+
+    @staticmethod
+    def nll(y, eta, link, scale):
         """Cross-entropy of each sample."""
         return -y * link.log_inverse(eta) - (1 - y) * link.log1m_inverse(eta)
 
     @staticmethod
-    def log_normalizer(y, phi):
+    def log_normalizer(y, scale):
         """Zero."""
         return jnp.zeros_like(y)
 
     @staticmethod
-    def saturated_nll(y):
+    def saturated_nll(y, scale):
         """Smallest nll that any mean gives y, for the deviance: zero."""
         return jnp.zeros_like(y)
 
     @staticmethod
-    def unit_variance(mean):
+    def unit_variance(mean, scale):
         """Variance of y."""
         return mean * (1 - mean)
 
@@ -187,13 +215,158 @@ class BernoulliObservations:
         return np.where(y == 0, -1, 1)
 
     @staticmethod
-    def draw(rng, mean, phi):
+    def draw(rng, mean, scale):
         """Random y of the shape of `mean`, from a NumPy generator."""
         return (rng.random(mean.shape) < mean).astype(np.int8)
 
     @staticmethod
-    def distribution(eta, link, phi):
+    def distribution(eta, link, scale):
         """NumPyro distribution of y."""
         if link == LOGISTIC:
             return dist.Bernoulli(logits=eta)
         return dist.Bernoulli(probs=link.inverse(eta))
+
+
+@dataclass(frozen=True)
+class GammaObservations:
+    """Positive numbers with mean mu and variance phi mu^2.
+
+    Parameters
+    ----------
+    scale : float or NumPyro distribution, optional
+        The dispersion phi, one over the shape, if it is known, or its prior. By default it is estimated by
+        `fit`, and sampled under sqrt(phi) ~ HalfNormal(1).
+    """
+
+    scale: Any = None
+
+    default_link: ClassVar[Link] = ONE_OVER_X
+    scale_shapes_mean: ClassVar[bool] = False
+    is_count: ClassVar[bool] = False
+    reports_sigma: ClassVar[bool] = False
+    domain: ClassVar[str] = "numbers > 0"
+
+    @staticmethod
+    def phi(scale):
+        """Dispersion, the divisor of nll: the scale."""
+        return scale
+
+    @staticmethod
+    def nll(y, eta, link, scale):
+        """y / mu + log mu of each sample; infinite where the mean is not positive."""
+        mean = link.inverse(eta)
+        inside = mean > 0
+        safe = jnp.where(inside, eta, link.predictor(jnp.ones_like(eta)))
+        return jnp.where(inside, y / link.inverse(safe) + link.log_inverse(safe), jnp.inf)
+
+    @staticmethod
+    def log_normalizer(y, scale):
+        """log(gamma(shape)) - shape log(shape) - (shape - 1) log(y)."""
+        shape = 1 / scale
+        return gammaln(shape) - shape * jnp.log(shape) - (shape - 1) * jnp.log(y)
+
+    @staticmethod
+    def saturated_nll(y, scale):
+        """Smallest nll that any mean gives y, for the deviance."""
+        return 1 + jnp.log(y)
+
+    @staticmethod
+    def unit_variance(mean, scale):
+        """Variance at unit dispersion."""
+        return mean**2
+
+    @staticmethod
+    def outside(y):
+        """Where y cannot be an observation of this family."""
+        return y <= 0
+
+    @staticmethod
+    def recession(y):
+        """Direction of eta in which the nll of each sample falls for ever: there is none."""
+        return np.zeros(y.shape, int)
+
+    @staticmethod
+    def draw(rng, mean, scale):
+        """Random y of the shape of `mean`, from a NumPy generator."""
+        return rng.gamma(1 / np.asarray(scale), mean * scale).astype(mean.dtype)
+
+    @staticmethod
+    def distribution(eta, link, scale):
+        """NumPyro distribution of y."""
+        return dist.Gamma(1 / scale, 1 / (scale * link.inverse(eta)))
+
+    @staticmethod
+    def scale_prior(spread):
+        """Prior of the dispersion: its square root ~ HalfNormal(1), whatever the spread of y."""
+        return dist.TransformedDistribution(dist.HalfNormal(jnp.ones_like(spread)), dist.transforms.PowerTransform(2.0))
+
+
+@dataclass(frozen=True)
+class NegativeBinomialObservations:
+    """Counts with mean mu and variance mu + scale mu^2.
+
+    Parameters
+    ----------
+    scale : float, None or NumPyro distribution
+        The overdispersion. A number is fixed. None is learned: `fit` maximizes the likelihood over it, and
+        `sample` draws it under sqrt(scale) ~ HalfNormal(1). A distribution is its prior in `sample`.
+    """
+
+    scale: Any = 1.0
+
+    default_link: ClassVar[Link] = EXP
+    scale_shapes_mean: ClassVar[bool] = True
+    is_count: ClassVar[bool] = True
+    reports_sigma: ClassVar[bool] = False
+    domain: ClassVar[str] = "numbers >= 0"
+
+    @staticmethod
+    def phi(scale):
+        """Dispersion, the divisor of nll: one."""
+        return jnp.ones_like(scale)
+
+    @staticmethod
+    def nll(y, eta, link, scale):
+        """Negative log-likelihood of each sample, without the gamma functions of y and scale."""
+        odds = jnp.log(scale) + link.log_inverse(eta)
+        return (y + 1 / scale) * jax.nn.softplus(odds) - y * odds
+
+    @staticmethod
+    def log_normalizer(y, scale):
+        """Minus the logarithm of the binomial coefficient."""
+        return gammaln(1 / scale) + gammaln(y + 1) - gammaln(y + 1 / scale)
+
+    @staticmethod
+    def saturated_nll(y, scale):
+        """Smallest nll that any mean gives y, for the deviance."""
+        return (y + 1 / scale) * jnp.log1p(scale * y) - xlogy(y, scale * y)
+
+    @staticmethod
+    def unit_variance(mean, scale):
+        """Variance of y."""
+        return mean + scale * mean**2
+
+    @staticmethod
+    def outside(y):
+        """Where y cannot be an observation of this family."""
+        return y < 0
+
+    @staticmethod
+    def recession(y):
+        """Direction of eta (-1 or 0) in which the nll of each sample falls for ever; 0: there is none."""
+        return np.where(y == 0, -1, 0)
+
+    @staticmethod
+    def draw(rng, mean, scale):
+        """Random y of the shape of `mean`, from a NumPy generator."""
+        return rng.poisson(rng.gamma(1 / np.asarray(scale), mean * scale))
+
+    @staticmethod
+    def distribution(eta, link, scale):
+        """NumPyro distribution of y."""
+        return dist.NegativeBinomial2(link.inverse(eta), 1 / scale)
+
+    @staticmethod
+    def scale_prior(spread):
+        """Prior of the overdispersion: its square root ~ HalfNormal(1), whatever the spread of y."""
+        return dist.TransformedDistribution(dist.HalfNormal(jnp.ones_like(spread)), dist.transforms.PowerTransform(2.0))

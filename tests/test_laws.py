@@ -117,7 +117,7 @@ def test_prior_draws_have_the_moments_of_the_density(prior):
     assert (np.abs((z**2).mean(0) - 1) < 4 * (z**2).std(0) / np.sqrt(size)).all()
 
 
-FAMILIES = ["Poisson", "Gaussian", "Bernoulli"]
+FAMILIES = ["Poisson", "Gaussian", "Bernoulli", "Gamma", "NegativeBinomial"]
 STRENGTHS = {
     "UnRegularized": {"none": None},
     "Ridge": {
@@ -148,9 +148,16 @@ def make_data(family, rng, n=60):
         "Poisson": lambda: rng.poisson(np.exp(eta)),
         "Gaussian": lambda: eta + rng.normal(size=n),
         "Bernoulli": lambda: rng.random(n) < 1 / (1 + np.exp(-eta)),
+        "Gamma": lambda: rng.gamma(2.0, 0.5 * np.exp(eta)),
+        "NegativeBinomial": lambda: rng.poisson(rng.gamma(2.0, 0.5 * np.exp(eta))),
     }[family]().astype(float)
     weight = rng.integers(0, 4, n).astype(float)
     return X, y, weight, 0.3 * rng.normal(size=n)
+
+
+def make_model(family, cls=GLM, **arguments):
+    """A model of the family; Gamma with the exp link, under which any coefficients give a positive mean."""
+    return cls(family, inverse_link_function="exp" if family == "Gamma" else None, **arguments)
 
 
 def check_two_readings(model, X, y, weight, offset, rng):
@@ -166,7 +173,7 @@ def check_two_readings(model, X, y, weight, offset, rng):
 
     def objective(coef, intercept):
         eta = offset.reshape(len(y), -1) + intercept + matrix @ coef
-        nll = spec.form.family.nll(y.reshape(len(y), -1), eta, link)
+        nll = spec.form.family.nll(y.reshape(len(y), -1), eta, link, spec.scale)
         # Uncoupled outputs have their own k, and the penalty is a sum over them.
         return jnp.sum(weight_column * nll, 0), spec.form.prior.penalty(coef, strength)
 
@@ -181,8 +188,8 @@ def check_two_readings(model, X, y, weight, offset, rng):
 
     def reading_two(coef, intercept):
         sites = {"coef": coef if population else coef[:, 0], "intercept": intercept if population else intercept[0]}
-        if spec.form.samples_dispersion:
-            sites["dispersion"] = spec.dispersion if population else spec.dispersion[0]
+        if spec.form.samples_scale:
+            sites["dispersion"] = spec.scale if population else spec.scale[0]
         arguments = {"sample_weight": weight, "offset": offset}
         return -log_density(model.numpyro_model, (X, y), arguments, sites)[0]
 
@@ -198,7 +205,7 @@ def check_two_readings(model, X, y, weight, offset, rng):
 @pytest.mark.parametrize(("family", "regularizer", "form"), PAIRS)
 def test_objective_and_numpyro_model_are_the_same(family, regularizer, form, rng):
     X, y, weight, offset = make_data(family, rng)
-    model = GLM(family, regularizer=regularizer, regularizer_strength=STRENGTHS[regularizer][form])
+    model = make_model(family, regularizer=regularizer, regularizer_strength=STRENGTHS[regularizer][form])
     model.fit(X, y, sample_weight=weight, offset=offset)
     check_two_readings(model, X, y, weight, offset, rng)
 
@@ -206,10 +213,10 @@ def test_objective_and_numpyro_model_are_the_same(family, regularizer, form, rng
 @pytest.mark.parametrize("family", FAMILIES)
 def test_two_readings_agree_for_groups_across_leaves_and_outputs(family, rng):
     X, y, weight, offset = make_data(family, rng)
-    model = GLM(family, regularizer=priors.GroupLasso(MASK), regularizer_strength=[0.1, 0.3])
+    model = make_model(family, regularizer=priors.GroupLasso(MASK), regularizer_strength=[0.1, 0.3])
     check_two_readings(model.fit(X, y, sample_weight=weight, offset=offset), X, y, weight, offset, rng)
     both = {leaf: np.stack([np.array(m)] * 2, axis=-1) for leaf, m in MASK.items()}
-    population = PopulationGLM(family, regularizer=priors.GroupLasso(both), regularizer_strength=[0.1, 0.3])
+    population = make_model(family, PopulationGLM, regularizer=priors.GroupLasso(both), regularizer_strength=[0.1, 0.3])
     y = np.stack([y, y[::-1]], axis=1)
     offset = np.stack([offset, offset], axis=1)
     population.fit(X, y, sample_weight=weight, offset=offset)
@@ -220,7 +227,7 @@ def test_two_readings_agree_for_groups_across_leaves_and_outputs(family, rng):
 def test_sampled_density_is_the_numpyro_models(family, regularizer, form, rng):
     """The density that NUTS climbs differs from the NumPyro model's by a constant."""
     X, y, weight, offset = make_data(family, rng)
-    model = GLM(family, regularizer=regularizer, regularizer_strength=STRENGTHS[regularizer][form])
+    model = make_model(family, regularizer=regularizer, regularizer_strength=STRENGTHS[regularizer][form])
     fitted = model._fit(X, y, weight, offset)
     spec, data = fitted.spec, fitted.data
     batch = jax.tree.map(lambda leaf: leaf[0], make_batches(data, spec.strength)[0])
@@ -230,7 +237,7 @@ def test_sampled_density_is_the_numpyro_models(family, regularizer, form, rng):
         batch.offset,
         batch.strength,
         spec.k[0],
-        spec.dispersion[0],
+        spec.scale[0],
         spec.y_spread[0],
         None,
         None,
@@ -238,10 +245,10 @@ def test_sampled_density_is_the_numpyro_models(family, regularizer, form, rng):
     differences = []
     for _ in range(3):
         coef, intercept = rng.normal(size=(5, 1)), rng.normal(size=1)
-        dispersion = float(rng.uniform(0.5, 2)) if spec.form.samples_dispersion else 1.0
+        dispersion = float(rng.uniform(0.5, 2)) if spec.form.samples_scale else 1.0
         own = own_log_density(Position(coef, intercept, dispersion), data.X, weight, target, None, None, spec.form)
         sites = {"coef": coef[:, 0], "intercept": intercept[0]}
-        if spec.form.samples_dispersion:
+        if spec.form.samples_scale:
             sites["dispersion"] = dispersion
             own = own - np.log(dispersion)  # its variable is the logarithm
         arguments = {"sample_weight": weight, "offset": offset}
