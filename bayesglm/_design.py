@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-__all__ = ["Layout", "as_numbers", "is_container", "read_design"]
+__all__ = ["Layout", "as_numbers", "check_finite", "is_container", "read_design", "same_layout"]
 
 
 @dataclass(frozen=True)
@@ -127,8 +127,6 @@ def read_design(X, argument="X"):
     layout = Layout(treedef, names, tuple(array.shape[1] for array in arrays), tuple(_columns(leaf) for leaf in leaves))
     if len(matrix) == 0:
         raise ValueError(f"{argument} has no samples: its shape is {matrix.shape}.")
-    if layout.n_features == 0:
-        raise ValueError(f"{argument} has no features: its shape is {matrix.shape}.")
     for label, rows in zip(labels, layout.slices, strict=True):
         check_finite(matrix[:, rows], label)
     return matrix, layout
@@ -190,6 +188,8 @@ def _read_leaf(leaf, label):
     if leaf is None:
         raise ValueError(f"{label} is None; expected an array of shape (samples, features).")
     array = as_numbers(leaf, label)
+    if array.ndim == 2 and array.shape[1] == 0:
+        raise ValueError(f"{label} has no features: its shape is {array.shape}.")
     if array.ndim != 2:
         raise ValueError(f"{label} must have two dimensions (samples, features); got shape {array.shape}.")
     return array

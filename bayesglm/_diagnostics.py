@@ -32,10 +32,12 @@ def check_run(variables, diverging, n_steps, max_tree_depth):
             "or use a stronger prior where the data say little"
         )
     n_chains, n_draws = diverging.shape[:2]
-    if n_draws >= 4:
-        flat = np.concatenate([draws.reshape(n_chains, n_draws, -1) for draws in variables.values()], axis=2)
-        flat = flat[:, :, flat.std((0, 1)) > 0]
-        problems += _mixing(flat)
+    flat = np.concatenate([draws.reshape(n_chains, n_draws, -1) for draws in variables.values()], axis=2)
+    moved = np.isfinite(flat).all((0, 1)) & (np.ptp(flat, axis=(0, 1)) > 0)
+    if n_draws > 1 and not moved.all():
+        problems.append(f"{(~moved).sum()} of {len(moved)} variables never moved or are not finite: rescale the data")
+    if n_draws >= 4 and moved.any():
+        problems += _mixing(flat[:, :, moved])
     saturated = float((n_steps >= 2**max_tree_depth - 1).mean())
     if saturated > 0.05:
         problems.append(f"{saturated:.0%} of the trajectories reached max_tree_depth={max_tree_depth}: raise it")
@@ -47,8 +49,6 @@ def _mixing(draws):
     """Problems of draws (chain, draw, component)."""
     n_chains = len(draws)
     components = [draws[:, :, i] for i in range(draws.shape[2])]
-    if not components:
-        return []
     problems = []
     if n_chains > 1:
         rhat = np.array([array_stats.rhat(component, chain_axis=0, draw_axis=1) for component in components])

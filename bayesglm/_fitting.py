@@ -2,6 +2,7 @@
 
 import numbers
 from dataclasses import dataclass
+from functools import cached_property
 
 import jax
 import numpy as np
@@ -14,6 +15,7 @@ from bayesglm._posterior import Form
 from bayesglm._problem import Data, make_batches, per_output
 from bayesglm._propriety import boundary_fault, null_space, rank_fault, separation_fault
 from bayesglm._warn import warn_user
+from bayesglm.links import IDENTITY
 
 __all__ = ["Fitted", "fit_model", "warn_of_fit"]
 
@@ -33,8 +35,9 @@ class Fitted:
     batches: list
     modes: list
     spec: Spec
+    tol: float
 
-    @property
+    @cached_property
     def coef(self):
         """Coefficients, shape (p, outputs)."""
         return per_output(self.batches, [mode.coef for mode in self.modes])
@@ -69,12 +72,12 @@ class Fitted:
         """Whether every output converged."""
         return all(bool(mode.converged.all()) for mode in self.modes)
 
-    @property
+    @cached_property
     def determined(self):
         """Whether the Hessian of every output is clearly regular."""
-        return all(bool((mode.pivot > SINGULAR_PIVOT).all()) for mode in self.modes)
+        return not any(bool(_singular(mode, self.data.X.dtype).any()) for mode in self.modes)
 
-    @property
+    @cached_property
     def flat(self):
         """Which coefficients have no prior, shape (p, outputs)."""
         return np.broadcast_to(np.asarray(self.spec.form.prior.is_flat(self.spec.strength)), self.coef.shape)
@@ -82,12 +85,15 @@ class Fitted:
     def fault(self, output, *, with_intercept):
         """Why an output has no mode or no proper posterior: a Fault, or None."""
         X, y, weight, offset = self.data
-        y, flat, family = y[:, output], self.flat[:, output], self.spec.form.family
+        y, flat = y[:, output], self.flat[:, output]
+        family, link = self.spec.form.family, self.spec.form.link
+        # Under the identity link, the boundary of the mean's domain is not infinitely far away.
+        fault = boundary_fault(y, weight, family) if with_intercept and link != IDENTITY else None
+        if fault is not None or not flat.any():
+            return fault
         eta = offset[:, output] + self.intercept[output] + X @ self.coef[:, output]
-        return (
-            (boundary_fault(y, weight, family) if with_intercept else None)
-            or (None if self.determined else rank_fault(X, weight, flat, with_intercept=with_intercept))
-            or separation_fault(X, y, weight, eta, flat, family, with_intercept=with_intercept)
+        return (None if self.determined else rank_fault(X, weight, flat, with_intercept=with_intercept)) or (
+            separation_fault(X, y, weight, eta, flat, family, self.tol, with_intercept=with_intercept)
         )
 
 
@@ -111,7 +117,7 @@ def fit_model(parts, data, layout, strength, *, population):
     with jax.enable_x64(data.X.dtype == np.float64):
         modes, scales = zip(*[_fit_batch(data, batch, parts) for batch in batches], strict=True)
         spec = _make_spec(parts, layout, population, strength, batches, scales, data)
-    return Fitted(data, batches, list(modes), spec)
+    return Fitted(data, batches, list(modes), spec, _tolerance(parts, data.X.dtype))
 
 
 def _fit_batch(data, batch, parts):
@@ -138,7 +144,7 @@ def _fit_batch(data, batch, parts):
 def _find_modes(data, batch, scale, start, parts):
     """Modes of a batch; the working set starts small and grows until it holds all that is not zero."""
     n_features, dtype = data.X.shape[1], data.X.dtype
-    tol = parts.tol if parts.tol is not None else (1e-10 if dtype == np.float64 else 1e-5)
+    tol = _tolerance(parts, dtype)
     static = {"family": type(parts.family), "link": parts.link, "prior": type(parts.prior)}
     width = n_features if parts.prior.smooth else min(n_features, FIRST_WIDTH)
     if start is None:
@@ -153,10 +159,21 @@ def _find_modes(data, batch, scale, start, parts):
         width = min(n_features, 4 * width)
 
 
+def _tolerance(parts, dtype):
+    if parts.tol is not None:
+        return parts.tol
+    return 1e-10 if dtype == np.float64 else 1e-5
+
+
+def _singular(modes, dtype):
+    """Which problems of a batch may have collinear coefficients, shape (B,)."""
+    return modes.pivot <= max(SINGULAR_PIVOT, 400 * modes.coef.shape[1] * np.finfo(dtype).eps)
+
+
 def _of_smallest_norm(modes, data, batch, parts):
     """Among the optima of collinear features without a penalty, take the one of smallest norm."""
     coef, intercept = modes.coef + 0.0, modes.intercept.copy()  # + 0.0 turns -0.0 into 0.0
-    for b in np.flatnonzero(modes.pivot <= SINGULAR_PIVOT):
+    for b in np.flatnonzero(_singular(modes, data.X.dtype)):
         is_flat = np.asarray(parts.prior.is_flat(jax.tree.map(lambda leaf: leaf[b], batch.strength)))  # noqa: B023
         for output, flat in enumerate(is_flat.T):
             if flat.any():
@@ -170,8 +187,7 @@ def _of_smallest_norm(modes, data, batch, parts):
 
 def warn_of_fit(fitted):
     """At most one warning each on the mode and on the dispersion."""
-    if not fitted.converged or fitted.flat.any():
-        _warn_of_mode(fitted)
+    _warn_of_mode(fitted)
     spec = fitted.spec
     if not spec.form.samples_scale or spec.form.family.scale_shapes_mean:
         return
@@ -228,9 +244,15 @@ def _make_spec(parts, layout, population, strength, batches, scales, data):
         population=population,
         strength=strength,
         blocks=blocks,
-        k=np.asarray(total / family.phi(scale)),
+        k=_divide(total, np.asarray(family.phi(scale))),
         scale=scale,
         y_spread=spread,
         intercept_prior=parts.intercept_prior,
         scale_prior=family.scale if isinstance(family.scale, dist.Distribution) else None,
     )
+
+
+def _divide(total, phi):
+    """total / phi; a residual variance of zero, which `sample` refuses, gives infinity without a warning."""
+    with np.errstate(divide="ignore"):
+        return total / phi

@@ -104,7 +104,7 @@ def data_tree(posterior, stats, log_prior, likelihood, predictive, data, spec, m
         feature = f"{name}_feature" if name else "feature"
         variables[f"coef{suffix}"] = squeeze(posterior.coef[..., rows, :])
         dims[f"coef{suffix}"] = [feature, *output]
-        constant[f"X{suffix}"] = data.X[:, rows]
+        constant[f"X{suffix}"] = data.X[:, rows].copy()
         dims[f"X{suffix}"] = ["obs", feature]
         coords[feature] = np.arange(rows.stop - rows.start) if columns is None else list(columns)
     if spec.form.samples_scale:

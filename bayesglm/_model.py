@@ -13,7 +13,7 @@ from bayesglm._design import Layout
 from bayesglm._posterior import Form
 from bayesglm._problem import is_grouped
 
-__all__ = ["Spec", "glm_model", "read_traced_design", "rates"]
+__all__ = ["Spec", "glm_model", "read_traced", "rates"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +114,34 @@ def _sample_scale(spec):
     return numpyro.sample("dispersion", prior.to_event(1))[block_of_output]
 
 
-def read_traced_design(X, layout):
-    """The matrix of an X that may hold JAX tracers; its structure must be the fitted one."""
-    leaves = layout.treedef.flatten_up_to(X)
-    return jnp.concatenate([jnp.asarray(leaf) for leaf in leaves], axis=1)
+def read_traced(X, y, sample_weight, offset, spec):
+    """Arrays of `glm_model` from arguments that may be, or hold, JAX tracers; only shapes can be checked.
+
+    Returns
+    -------
+    X, y, weight, offset
+        Shapes (n, p), (n,) or (n, outputs) or None, (n,), and that of y.
+    """
+    leaves = [_as_jax(leaf) for leaf in spec.layout.treedef.flatten_up_to(X)]
+    for index, (leaf, width) in enumerate(zip(leaves, spec.layout.widths, strict=True)):
+        if leaf.ndim != 2 or leaf.shape[1] != width:
+            label = spec.layout.leaf_label(index)
+            raise ValueError(f"{label} must have shape (samples, {width}), as in the fit; got {leaf.shape}.")
+    matrix = jnp.concatenate(leaves, axis=1)
+    n = len(matrix)
+    shape = (n, len(spec.k)) if spec.population else (n,)
+    weight = jnp.ones(n) if sample_weight is None else _as_jax(sample_weight)
+    offset = jnp.zeros(shape) if offset is None else _as_jax(offset)
+    if spec.population and offset.shape == (n,):
+        offset = jnp.broadcast_to(offset[:, None], shape)
+    y = None if y is None else _as_jax(y)
+    if y is not None and y.shape == (n, 1) and not spec.population:
+        y = y[:, 0]
+    for name, array, expected in (("y", y, shape), ("sample_weight", weight, (n,)), ("offset", offset, shape)):
+        if array is not None and array.shape != expected:
+            raise ValueError(f"{name} must have shape {expected}; got {array.shape}.")
+    return matrix, y, weight, offset
+
+
+def _as_jax(array):
+    return array if isinstance(array, jax.Array) else jnp.asarray(np.asarray(array))

@@ -1,6 +1,7 @@
 """NUTS over batches of posteriors: NumPyro's kernel inside two jitted programs.
 
-Data, strengths, priors and seeds are arguments of the programs, so that only a new shape compiles. The
+Data, strengths, priors and seeds are arguments of the programs: only new shapes, another num_warmup or
+max_tree_depth compile. The
 program `_advance` makes a fixed number of transitions of all chains of all problems; the loop over it runs
 in Python, where a progress bar can look on.
 """
@@ -56,8 +57,9 @@ def run_nuts(
     """
     tuning = (num_warmup, max_tree_depth)
     data = jax.device_put((X, weight, targets, intercept_prior, scale_prior, target_accept_prob))
-    n_problems = len(targets.k)
-    keys = jax.random.split(jax.random.key(seed), (n_problems, num_chains))
+    # By the number of the output, so that no two problems share random numbers, in whatever batches they come.
+    key = jax.random.key(seed)
+    keys = jax.vmap(lambda output: jax.random.split(jax.random.fold_in(key, output), num_chains))(targets.outputs[:, 0])
     frames, state = _start(data, keys, form=form, tuning=tuning)
     total = num_warmup + num_samples
     chunks = []

@@ -2,15 +2,17 @@
 
 import numbers
 from collections.abc import Mapping
+from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import numpyro.distributions as dist
+from numpyro.distributions import constraints
 
 from bayesglm import links, observation_models, priors
 
-__all__ = ["Parts", "check_run_options", "read_key", "resolve"]
+__all__ = ["Parts", "check_prior_shapes", "check_run_options", "read_key", "resolve"]
 
 FAMILIES: dict[str, type] = {
     "Poisson": observation_models.PoissonObservations,
@@ -60,10 +62,9 @@ def resolve(observation_model, inverse_link_function, regularizer, solver_name, 
         raise ValueError(f"solver_name must be None or one of {SOLVERS}; got {solver_name!r}.")
     if solver_name == "Newton" and not prior.smooth:
         raise ValueError(f"solver_name 'Newton' needs a smooth regularizer; {prior} wants 'ProximalNewton'.")
-    if intercept_prior is not None and not isinstance(intercept_prior, dist.Distribution):
-        raise ValueError(f"intercept_prior must be None or a NumPyro distribution; got {intercept_prior!r}.")
-    _check_scale(family.scale)
-    return Parts(family, link, prior, intercept_prior, *_read_solver_kwargs(solver_kwargs))
+    if intercept_prior is not None:
+        _check_prior(intercept_prior, constraints.real, "the real numbers", "intercept_prior")
+    return Parts(_with_plain_scale(family), link, prior, intercept_prior, *_read_solver_kwargs(solver_kwargs))
 
 
 def check_run_options(method, counts, seed, target_accept_prob):
@@ -98,7 +99,8 @@ def _from_name(value, known, argument):
         return known[value]()
     if isinstance(value, tuple(known.values())):
         return value
-    raise ValueError(f"{argument} must be one of {list(known)} or such an object; got {value!r}.")
+    example = next(iter(known.values())).__name__
+    raise ValueError(f"{argument} must be one of {list(known)} or an instance such as {example}(); got {value!r}.")
 
 
 def _resolve_link(link, family):
@@ -118,7 +120,10 @@ def _resolve_link(link, family):
     try:
         shape = jax.eval_shape(link, jax.ShapeDtypeStruct((3,), "float32")).shape
     except Exception as error:
-        raise ValueError(f"inverse_link_function {link!r} must accept and return JAX arrays: {error}") from error
+        raise ValueError(
+            f"inverse_link_function must be a name ({', '.join(links.LINKS)}) or a function of JAX arrays such as "
+            f"jnp.exp; {link!r} fails on one: {error}"
+        ) from error
     if shape != (3,):
         raise ValueError(f"inverse_link_function {link!r} must work elementwise; shape (3,) became {shape}.")
     return links.Link("custom", link)
@@ -137,8 +142,39 @@ def _read_solver_kwargs(kwargs):
     return tol, int(max_iter)
 
 
-def _check_scale(scale):
-    if scale is None or isinstance(scale, dist.Distribution):
-        return
-    if not isinstance(scale, numbers.Real) or not 0.0 < float(scale) < np.inf:
-        raise ValueError(f"The scale of the observation model must be a positive number; got {scale!r}.")
+def check_prior_shapes(parts, n_outputs, *, population):
+    """Raise a ValueError unless the priors of the intercept and the scale fit the outputs."""
+    allowed = [(), (n_outputs,)] if population else [()]
+    if parts.intercept_prior is not None and parts.intercept_prior.batch_shape not in allowed:
+        expected = " or ".join(map(str, allowed))
+        raise ValueError(
+            f"intercept_prior must have the batch shape {expected}; got {parts.intercept_prior.batch_shape}."
+        )
+    scale = parts.family.scale
+    if isinstance(scale, dist.Distribution) and scale.batch_shape != ():
+        raise ValueError(f"scale must be one distribution, of batch shape (); got {scale.batch_shape}.")
+
+
+def _with_plain_scale(family):
+    """The family with its scale checked and, if it is a number, as a Python float."""
+    name, scale = f"{type(family).__name__}(scale=...)", family.scale
+    if scale is None:
+        return family
+    if isinstance(scale, dist.Distribution):
+        _check_prior(scale, constraints.positive, "the positive numbers", name)
+        return family
+    if not (isinstance(scale, numbers.Real) or (isinstance(scale, np.ndarray) and scale.shape == ())):
+        raise ValueError(f"{name} must be a positive number, None or a NumPyro distribution; got {scale!r}.")
+    if not 0.0 < float(scale) < np.inf:
+        raise ValueError(f"{name} must be positive and finite; got {scale!r}.")
+    return replace(family, scale=float(scale)) if "scale" in {field.name for field in fields(family)} else family
+
+
+def _check_prior(value, support, description, argument):
+    if not isinstance(value, dist.Distribution):
+        raise ValueError(f"{argument} must be None or a NumPyro distribution; got {value!r}.")
+    if value.event_shape != () or value.support is not support:
+        raise ValueError(
+            f"{argument} must be a univariate distribution on {description}; got {type(value).__name__} with event "
+            f"shape {value.event_shape} on {value.support}."
+        )

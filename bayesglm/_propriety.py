@@ -6,9 +6,6 @@ import numpy as np
 
 __all__ = ["Fault", "boundary_fault", "null_space", "rank_fault", "separation_fault"]
 
-# Beyond this linear predictor a fit may be on its way to infinity; below, no separation went unnoticed.
-SUSPICIOUS_ETA = 8.0
-
 
 class Fault(NamedTuple):
     """Why there is no mode or no proper posterior, and what would help."""
@@ -58,7 +55,7 @@ def rank_fault(X, weight, flat, *, with_intercept):
     )
 
 
-def separation_fault(X, y, weight, eta, flat, family, *, with_intercept):
+def separation_fault(X, y, weight, eta, flat, family, tol, *, with_intercept):
     """The fault of features without a prior along which the likelihood rises for ever, or None.
 
     Parameters
@@ -68,11 +65,16 @@ def separation_fault(X, y, weight, eta, flat, family, *, with_intercept):
         eta is the linear predictor of the fit.
     flat : (p,) bool
     family : class
+    tol : float
+        Residual at which the solver stopped.
     with_intercept : bool
     """
     rows = weight > 0
     direction = family.recession(y[rows])
-    if not flat.any() or not (direction * eta[rows] > SUSPICIOUS_ETA).any():
+    # On its way to infinity, a separated sample's share of the residual falls like exp(-|eta|) / sqrt(n), so the
+    # solver does not stop before this; 3 is a margin. Only what lies beyond is worth a linear program.
+    suspicious = -np.log(tol * np.sqrt(rows.sum())) - 3.0
+    if not flat.any() or not (direction * eta[rows] > suspicious).any():
         return None
     design = X[rows][:, flat]
     if with_intercept:
@@ -89,15 +91,17 @@ def separation_fault(X, y, weight, eta, flat, family, *, with_intercept):
 def null_space(design):
     """Orthonormal basis (p, p - rank) of the directions that do not move design @ v.
 
-    The rank is judged after scaling the columns to unit length.
+    The rank is judged after scaling the columns to unit length, at the precision in which they came.
     """
+    eps = np.finfo(design.dtype).eps
+    design = design.astype(np.float64)
     length = np.sqrt((design**2).sum(0))
     length = np.where(length > 0, length, 1)
     triangle = design / length
     if len(design) > design.shape[1]:
         triangle = np.linalg.qr(triangle, mode="r")
     _, singular, right = np.linalg.svd(triangle)
-    rank = int((singular > max(design.shape) * np.finfo(design.dtype).eps * singular[0]).sum()) if len(singular) else 0
+    rank = int((singular > max(design.shape) * eps * singular[0]).sum()) if len(singular) else 0
     return np.linalg.qr(right[rank:].T / length[:, None])[0]
 
 

@@ -46,6 +46,11 @@ def check_propriety(fitted):
             where = f" of output {output}" if spec.population else ""
             remedy = fault.remedy or "Give an intercept_prior (a NumPyro distribution)."
             raise ValueError(f"The posterior{where} is improper: {fault.cause}. {remedy}")
+    spread = np.finfo(data.X.dtype).eps * spec.y_spread
+    if spec.form.samples_scale and spec.form.family.reports_sigma and (np.sqrt(spec.scale) <= 8 * spread).any():
+        raise ValueError(
+            "The dispersion is zero: the fit reproduces y exactly. Give it, as in GaussianObservations(scale=1.0)."
+        )
     if np.isnan(spec.scale).any():
         raise ValueError(
             "The dispersion cannot be estimated: the fit has as many effective degrees of freedom as samples. "
@@ -76,7 +81,8 @@ def draw_posterior(fitted, run):
     stats = _stats(draws)
     prior = _log_prior(draws, targets, spec)
     check_run(
-        {"coef": posterior.coef, "intercept": posterior.intercept, "dispersion": posterior.scale},
+        {"coef": posterior.coef, "intercept": posterior.intercept}
+        | ({"dispersion": posterior.scale} if spec.form.samples_scale else {}),
         stats["diverging"], stats["n_steps"], run.max_tree_depth,
     )  # fmt: skip
     problem_of_output = _problem_of_output(batches)

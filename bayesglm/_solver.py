@@ -286,7 +286,7 @@ def composite_step(gram, grad, coef, strength, scale, goal, prior):
         direction = -solve_active(hessian + bend, slope + pull, active)
         # Where coefficients reach zero: the only useful lengths if more are active than the data determine.
         reached = jnp.sort(jnp.where(w.ravel() * direction < 0, -w.ravel() / direction, jnp.inf))
-        reached = reached[jnp.array([2**i - 1 for i in range(w.size.bit_length())])] * (1 + 1e-9)
+        reached = reached[jnp.array([2**i - 1 for i in range(w.size.bit_length())])] * (1 + 8 * jnp.finfo(w.dtype).eps)
         lengths = jnp.concatenate([jnp.array(STEP_LENGTHS, w.dtype), jnp.where(reached < jnp.inf, reached, 0.0)])
         moves = jax.vmap(lambda t: prior.face(w + t * direction.reshape(shape), w, strength) - w)(lengths)
         flat = moves.reshape(len(lengths), -1)

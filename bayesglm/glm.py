@@ -10,8 +10,8 @@ from sklearn.exceptions import NotFittedError
 from bayesglm import links
 from bayesglm._design import read_design, same_layout
 from bayesglm._fitting import fit_model, warn_of_fit
-from bayesglm._model import glm_model, read_traced_design
-from bayesglm._options import check_run_options, read_key, resolve
+from bayesglm._model import glm_model, read_traced
+from bayesglm._options import check_prior_shapes, check_run_options, read_key, resolve
 from bayesglm._problem import Data
 from bayesglm._strength import read_strength
 from bayesglm._targets import check_counts, read_offset, read_targets, read_weights
@@ -100,7 +100,7 @@ class _PenalizedGLM(BaseEstimator):
         spec = self._spec()
         matrix = self._read_new(X, spec)
         with jax.enable_x64(matrix.dtype == np.float64):
-            return np.asarray(spec.form.link.inverse(self._linear_predictor(matrix, offset)))
+            return np.array(spec.form.link.inverse(self._linear_predictor(matrix, offset)))
 
     def score(self, X, y, *, sample_weight=None, offset=None):
         """Fraction of the deviance explained, D2; R2 for Gaussian observations.
@@ -109,11 +109,12 @@ class _PenalizedGLM(BaseEstimator):
         their scores.
         """
         spec = self._spec()
-        matrix = self._read_new(X, spec)
+        # In double precision whatever X is: the deviance is a small difference of large sums.
+        matrix = self._read_new(X, spec).astype(np.float64)
         family = spec.form.family
         targets = read_targets(y, len(matrix), family, matrix.dtype, population=self._population)
         weight = read_weights(sample_weight, len(matrix), matrix.dtype)
-        with jax.enable_x64(matrix.dtype == np.float64):
+        with jax.enable_x64(True):
             eta = self._linear_predictor(matrix, offset).reshape(targets.shape)
             deviance = weight @ (
                 family.nll(targets, eta, spec.form.link, spec.scale) - family.saturated_nll(targets, spec.scale)
@@ -235,9 +236,7 @@ class _PenalizedGLM(BaseEstimator):
         linear predictor.
         """
         spec = self._spec()
-        matrix = read_traced_design(X, spec.layout)
-        weight = np.ones(len(matrix)) if sample_weight is None else sample_weight
-        return glm_model(spec, matrix, y, weight, 0.0 if offset is None else offset)
+        return glm_model(spec, *read_traced(X, y, sample_weight, offset, spec))
 
     def _fit(self, X, y, sample_weight, offset, *, for_sampling=False):
         """Check all arguments, then fit; set the fitted attributes and return a Fitted."""
@@ -256,6 +255,7 @@ class _PenalizedGLM(BaseEstimator):
         if for_sampling:
             check_counts(targets, family)
         n_outputs = targets.shape[1]
+        check_prior_shapes(parts, n_outputs, population=self._population)
         data = Data(
             matrix,
             targets,
@@ -306,10 +306,11 @@ class GLM(_PenalizedGLM):
     Parameters
     ----------
     observation_model : str or object
-        "Poisson", "Gaussian", "Bernoulli", or an object of `bayesglm.observation_models`.
-    inverse_link_function : str or Link, optional
-        "exp", "identity", "logistic". By default the family's: exp for Poisson, identity for Gaussian,
-        logistic for Bernoulli.
+        "Poisson", "Gaussian", "Bernoulli", "Gamma", "NegativeBinomial", or an object of
+        `bayesglm.observation_models`.
+    inverse_link_function : str, callable or Link, optional
+        "exp", "identity", "logistic", "softplus", "norm.cdf", "one_over_x", or an increasing function of JAX
+        arrays. By default the family's.
     regularizer : str or object, optional
         "UnRegularized" (default), "Ridge", "Lasso", "ElasticNet", "GroupLasso", or an object of
         `bayesglm.priors`.

@@ -53,7 +53,8 @@ class Link:
     def __reduce__(self):
         if LINKS.get(self.name) is self:
             return _by_name, (self.name,)
-        return Link, (self.name, self.inverse, self.log_mean, self.log_complement, self.forward)
+        functions = (self.inverse, self.log_mean, self.log_complement, self.forward)
+        return _restore, (self.name, [public_address(function) or function for function in functions])
 
     def log_inverse(self, eta):
         """log(mean) at eta."""
@@ -80,6 +81,12 @@ class Link:
 
 def _by_name(name):
     return LINKS[name]
+
+
+def _restore(name, functions):
+    """A Link from functions and addresses of functions."""
+    found = [getattr(PUBLIC_MODULES[f[0]], f[1]) if isinstance(f, tuple) else f for f in functions]
+    return Link(name, *found)
 
 
 def public_address(function):

@@ -39,6 +39,8 @@ __all__ = [
     "PoissonObservations",
 ]
 
+LARGEST_MEAN = 9e18
+
 
 @dataclass(frozen=True)
 class PoissonObservations:
@@ -58,8 +60,10 @@ class PoissonObservations:
 
     @staticmethod
     def nll(y, eta, link, scale):
-        """Negative log-likelihood of each sample, without log(y!)."""
-        return link.inverse(eta) - y * link.log_inverse(eta)
+        """Negative log-likelihood of each sample, without log(y!); infinite where the mean is negative."""
+        mean = link.inverse(eta)
+        seen = jnp.where(y > 0, eta, link.predictor(jnp.ones((), eta.dtype)))  # y = 0 may have mean 0
+        return jnp.where(mean >= 0, mean - y * link.log_inverse(seen), jnp.inf)
 
     @staticmethod
     def log_normalizer(y, scale):
@@ -89,7 +93,7 @@ class PoissonObservations:
     @staticmethod
     def draw(rng, mean, scale):
         """Random y of the shape of `mean`, from a NumPy generator."""
-        return rng.poisson(mean)
+        return _poisson(rng, mean)
 
     @staticmethod
     def distribution(eta, link, scale):
@@ -256,7 +260,7 @@ class GammaObservations:
         """y / mu + log mu of each sample; infinite where the mean is not positive."""
         mean = link.inverse(eta)
         inside = mean > 0
-        safe = jnp.where(inside, eta, link.predictor(jnp.ones_like(eta)))
+        safe = jnp.where(inside, eta, link.predictor(jnp.ones((), eta.dtype)))
         return jnp.where(inside, y / link.inverse(safe) + link.log_inverse(safe), jnp.inf)
 
     @staticmethod
@@ -359,7 +363,7 @@ class NegativeBinomialObservations:
     @staticmethod
     def draw(rng, mean, scale):
         """Random y of the shape of `mean`, from a NumPy generator."""
-        return rng.poisson(rng.gamma(1 / np.asarray(scale), mean * scale))
+        return _poisson(rng, rng.gamma(1 / np.asarray(scale), mean * scale))
 
     @staticmethod
     def distribution(eta, link, scale):
@@ -370,3 +374,8 @@ class NegativeBinomialObservations:
     def scale_prior(spread):
         """Prior of the overdispersion: its square root ~ HalfNormal(1), whatever the spread of y."""
         return dist.TransformedDistribution(dist.HalfNormal(jnp.ones_like(spread)), dist.transforms.PowerTransform(2.0))
+
+
+def _poisson(rng, mean):
+    """Poisson draws; means beyond the integers that NumPy can draw are cut off there, rather than raise."""
+    return rng.poisson(np.clip(np.nan_to_num(mean, nan=0.0), 0.0, LARGEST_MEAN))

@@ -227,7 +227,7 @@ class ElasticNet:
         return elastic.mask(proper).to_event(jnp.ndim(size))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # a mask may be an array, which has neither a hash nor one truth value
 class GroupLasso:
     """Sum over groups of s_g sqrt(p_g) norm2(w_g): keeps or drops whole groups.
 

@@ -131,15 +131,55 @@ CAUSES = {
 }
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("name", CAUSES)
-def test_one_warning_names_the_cause_and_sampling_is_refused(name, rng):
+def test_one_warning_names_the_cause_and_sampling_is_refused(name, dtype, rng):
     family, change, cause = CAUSES[name]
     X, y = change(rng.normal(size=(100, 3)), rng.poisson(1.0, 100))
+    X = X.astype(dtype)
     with pytest.warns(ConvergenceWarning, match=cause) as caught:
         GLM(family).fit(X, y)
     assert len(caught) == 1
     with pytest.raises(ValueError, match=f"improper: .*{cause}"):
         GLM(family).sample(X, y, progress_bar=False)
+
+
+def test_a_rare_feature_that_separates_is_found_at_any_tolerance(rng):
+    X = rng.normal(size=(5000, 2))
+    X[:, 1] = 0
+    X[7, 1] = 1
+    y = rng.poisson(np.exp(0.3 * X[:, 0]))
+    y[7] = 0
+    for dtype, options in ((np.float64, None), (np.float64, {"tol": 1e-5}), (np.float32, None)):
+        with pytest.warns(ConvergenceWarning, match="separate the data"):
+            GLM(solver_kwargs=options).fit(X.astype(dtype), y)
+
+
+def test_boundary_data_are_named_with_a_penalty_too(rng):
+    X = rng.normal(size=(100, 3))
+    for dtype in (np.float64, np.float32):
+        with pytest.warns(ConvergenceWarning, match="every y is 0"):
+            GLM(regularizer="Ridge").fit(X.astype(dtype), np.zeros(100))
+
+
+def test_counts_of_zero_have_mean_zero_under_the_identity_link(rng):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = GLM(inverse_link_function="identity", regularizer="Ridge").fit(rng.normal(size=(50, 2)), np.zeros(50))
+    np.testing.assert_allclose(model.predict(np.zeros((1, 2))), 0, atol=1e-8)
+
+
+def test_exact_gaussian_fit_cannot_be_sampled(rng):
+    X = rng.normal(size=(50, 3))
+    for y in (X @ np.ones(3), np.full(50, 2.0)):
+        with pytest.raises(ValueError, match="reproduces y exactly"):
+            GLM("Gaussian").sample(X, y, progress_bar=False)
+
+
+def test_score_of_large_counts_in_single_precision(rng):
+    X = rng.normal(size=(500, 2)).astype(np.float32)
+    y = rng.poisson(np.exp(16 + X[:, 0]))
+    assert 0.999 < GLM().fit(X, y).score(X, y) < 1
 
 
 def test_collinear_features_get_the_solution_of_smallest_norm(rng):

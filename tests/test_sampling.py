@@ -4,11 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+import pandas as pd
 import pytest
 from arviz_stats.base import array_stats
 from numpyro.infer import MCMC, NUTS
+from numpyro.infer.util import log_density
 
 from bayesglm import GLM, PopulationGLM
+from bayesglm._diagnostics import check_run
 from bayesglm.observation_models import GaussianObservations
 from bayesglm.priors import GroupLasso
 
@@ -200,6 +203,74 @@ def test_outputs_coupled_by_a_group_are_sampled_jointly(rng):
     np.testing.assert_allclose(ours.std(0), theirs.std(0), rtol=0.1)
     dispersion = idata.posterior["dispersion"].values
     np.testing.assert_array_equal(dispersion[..., 0], dispersion[..., 1])
+
+
+def test_outputs_do_not_share_random_numbers(rng):
+    """Outputs 0 and 1 are one problem, output 2 is another in a batch of its own."""
+    X, y = rng.normal(size=(80, 2)), rng.poisson(1.5, (80, 3))
+    mask = np.zeros((1, 2, 3))
+    mask[0, :, :2] = 1
+    model = PopulationGLM(regularizer=GroupLasso(mask), regularizer_strength=0.05)
+    draws = model.sample(X, y, num_samples=1000, progress_bar=False).posterior["intercept"].values.reshape(-1, 3)
+    correlation = np.corrcoef(draws.T)
+    assert abs(correlation[0, 2]) < 0.08
+    assert abs(correlation[1, 2]) < 0.08
+
+
+def test_numpyro_model_reads_its_arguments_as_fit_does(rng):
+    X, y = rng.normal(size=(30, 2)), rng.poisson(1.0, (30, 2))
+    weight, offset = list(np.ones(30)), 0.1 * rng.normal(size=30)
+    population = PopulationGLM(regularizer="Ridge").fit(X, y, offset=offset)
+    both = np.stack([offset, offset], axis=1)
+    sites = {"coef": population.coef_, "intercept": population.intercept_}
+    one, two = (
+        log_density(population.numpyro_model, (X, y), {"offset": o, "sample_weight": weight}, sites)[0]
+        for o in (offset, both)
+    )
+    assert one == two
+    single = GLM(regularizer="Ridge").fit(X, y[:, 0])
+    sites = {"coef": single.coef_, "intercept": single.intercept_[0]}
+    one, two = (log_density(single.numpyro_model, (pd.DataFrame(X), t), {}, sites)[0] for t in (y[:, 0], y[:, :1]))
+    assert one == two
+    with pytest.raises(ValueError, match=r"X must have shape \(samples, 2\)"):
+        single.numpyro_model(X[:, :1])
+    with pytest.raises(ValueError, match=r"offset must have shape \(30,\)"):
+        single.numpyro_model(X, offset=np.ones(3))
+
+
+BAD_PRIORS = [
+    (GLM, {"intercept_prior": dist.HalfNormal(1.0)}, "intercept_prior must be .* real numbers"),
+    (GLM, {"intercept_prior": dist.Normal(np.zeros(2), 1.0)}, r"intercept_prior must have the batch shape \(\)"),
+    (PopulationGLM, {"intercept_prior": dist.Normal(np.zeros(3), 1.0)}, r"batch shape \(\) or \(2,\); got \(3,\)"),
+    (GLM, {"intercept_prior": dist.MultivariateNormal(np.zeros(2), np.eye(2))}, "univariate"),
+    (GLM, {"observation_model": GaussianObservations(dist.Uniform(3.0, 4.0))}, "positive numbers"),
+    (GLM, {"observation_model": GaussianObservations(dist.HalfNormal(np.ones(2)))}, "one distribution"),
+    (GLM, {"observation_model": GaussianObservations(-1.0)}, "positive and finite"),
+]
+
+
+@pytest.mark.parametrize(("cls", "arguments", "message"), BAD_PRIORS)
+def test_priors_that_do_not_fit_are_refused(cls, arguments, message, rng):
+    X, y = rng.normal(size=(30, 2)), np.ones((30, 2) if cls is PopulationGLM else 30)
+    with pytest.raises(ValueError, match=message):
+        cls(**arguments).sample(X, y, progress_bar=False)
+
+
+def test_draws_that_never_move_are_reported():
+    ok = np.random.default_rng(0).normal(size=(4, 500, 1))
+    stats = np.zeros((4, 500), bool), np.ones((4, 500), int)
+    for broken in (np.ones((4, 500, 1)), np.full((4, 500, 1), np.nan)):
+        with pytest.warns(UserWarning, match="1 of 2 variables never moved"):
+            check_run({"a": ok, "b": broken}, *stats, 10)
+
+
+def test_held_out_outlier_does_not_stop_the_run(rng):
+    X, y = rng.normal(size=(50, 2)), rng.poisson(2.0, 50)
+    X[3] = 300
+    weight = np.where(np.arange(50) == 3, 0.0, 1.0)
+    model = GLM(regularizer="Ridge", regularizer_strength=0.01)
+    idata = model.sample(X, y, sample_weight=weight, num_samples=400, progress_bar=False)
+    assert idata.posterior_predictive["y"].shape == (4, 400, 50)
 
 
 def test_intercept_prior_makes_boundary_data_proper(rng):
