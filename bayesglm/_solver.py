@@ -159,9 +159,10 @@ def minimize(X, square, y, weight, offset, strength, start, *, loss, mean, prior
     quadratic_step = smooth_step if prior.smooth else composite_step
 
     def objective(coef, eta):
-        """F and its rounding error."""
+        """F, infinite where eta is, and its rounding error."""
         terms = column * loss(y, eta)
-        return jnp.sum(terms) + prior.penalty(coef, strength), 16 * eps * jnp.sum(jnp.abs(terms))
+        value = jnp.sum(terms) + prior.penalty(coef, strength)
+        return jnp.where(jnp.isfinite(jnp.sum(eta)), value, jnp.inf), 16 * eps * jnp.sum(jnp.abs(terms))
 
     def evaluate(coef, intercept, n_iter, stuck):
         eta = offset + intercept + X @ coef
@@ -226,9 +227,11 @@ def minimize(X, square, y, weight, offset, strength, start, *, loss, mean, prior
         full = jnp.ones((), X.dtype), *objective(target, state.eta + along)
         length, _, _ = jax.lax.while_loop(too_far, halve, full)
         stuck = length <= 2.0**-MAX_HALVINGS
-        length = jnp.where(stuck, 0.0, length)
         coef = jnp.where(length == 1, target, state.coef + length * move)  # target holds the exact zeros
-        return evaluate(coef, state.intercept + length * move_intercept, state.n_iter + 1, stuck)
+        intercept = state.intercept + length * move_intercept
+        # A step that went nowhere may hold NaN.
+        coef, intercept = jnp.where(stuck, state.coef, coef), jnp.where(stuck, state.intercept, intercept)
+        return evaluate(coef, intercept, state.n_iter + 1, stuck)
 
     def unfinished(state):
         return (state.residual > state.goal) & ~state.stuck & ~state.overflow & (state.n_iter < max_iter)

@@ -1,8 +1,10 @@
 """Data and models that several tests share."""
 
 import json
+from itertools import count
 from pathlib import Path
 
+import jax
 import matplotlib
 import numpy as np
 import pytest
@@ -24,3 +26,14 @@ def seed():
 def rng():
     """A generator with a fixed seed."""
     return np.random.default_rng(20)
+
+
+TESTS = count(1)
+
+
+@pytest.fixture(autouse=True)
+def few_compiled_programs():
+    """Forget compiled programs now and then: thousands of them exhaust a process's memory maps."""
+    yield
+    if next(TESTS) % 60 == 0:
+        jax.clear_caches()

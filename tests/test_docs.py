@@ -52,3 +52,26 @@ def test_quickstart_saves_its_figure(tmp_path, monkeypatch):
     assert np.ptp(imread(figure)[..., :3]) > 0.5
     main = runpy.run_path(str(ROOT / "examples" / "quickstart.py"), run_name="imported")
     assert callable(main["main"])
+
+
+# What the how-to page prints of its fits: first coefficients of f1 and f2, and the intercept, cut to four digits.
+PRINTED = {
+    "Ridge, one strength": (0.6940, 0.1343, 1.0842),
+    "Ridge, one per group": (0.6984, 0.1297, 1.0994),
+    "Ridge, one per coefficient": (0.6907, 0.1308, 1.1214),
+    "Ridge, mixed": (0.6942, 0.1223, 1.0841),
+    "ElasticNet, one pair": (0.2151, 0.0, 1.3568),
+    "ElasticNet, one pair per coefficient": (0.6824, 0.0619, 1.1417),
+}
+
+
+def test_finegrained_example_gives_the_numbers_of_the_page():
+    example = runpy.run_path(str(ROOT / "examples" / "finegrained_regularization.py"), run_name="imported")
+    models = example["fit_all"](*example["make_data"]())
+    group = next(model for title, model in models.items() if "GroupLasso" in title)
+    for model, printed in [(models[title], values) for title, values in PRINTED.items()] + [
+        (group, (0.6702, 0.0689, 1.2005))
+    ]:
+        first = model.coef_["f1"][0], model.coef_["f2"][0], model.intercept_[0]
+        # The page's solver stops within about 1e-4 of the optimum, and its digits are cut, not rounded.
+        assert max(abs(a - b) for a, b in zip(first, printed, strict=True)) < 3e-4

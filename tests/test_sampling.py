@@ -83,8 +83,15 @@ PRIORS = {
 }
 
 
-@pytest.mark.parametrize("family", ["Poisson", "Bernoulli"])
-@pytest.mark.parametrize("regularizer", PRIORS)
+ALWAYS = {("Poisson", "Lasso"), ("Bernoulli", "GroupLasso")}  # the other pairs only in the slow run
+QUADRATURE = [
+    pytest.param(family, regularizer, marks=() if (family, regularizer) in ALWAYS else pytest.mark.slow)
+    for family in ("Poisson", "Bernoulli")
+    for regularizer in PRIORS
+]
+
+
+@pytest.mark.parametrize(("family", "regularizer"), QUADRATURE)
 def test_posterior_is_the_one_by_quadrature(family, regularizer, rng):
     """The density is written out by hand here: likelihood times prior, weights and offset included."""
     n = 60
@@ -108,6 +115,7 @@ def test_posterior_is_the_one_by_quadrature(family, regularizer, rng):
     check_moments(idata, mean, sd)
 
 
+@pytest.mark.slow
 def test_gaussian_with_sampled_variance_is_the_one_by_quadrature(rng):
     X, y = gaussian_data(rng, n=25)
     X = X[:, :1]
@@ -139,7 +147,9 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [name if name == "Gaussian" else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
+)
 def test_draws_agree_with_plain_numpyro(name, rng):
     family, regularizer, strength = CASES[name]
     n = 150
@@ -169,6 +179,7 @@ def test_draws_agree_with_plain_numpyro(name, rng):
             assert abs(a[:, :, i].std() / sd - 1) < 0.08
 
 
+@pytest.mark.slow
 def test_outputs_of_a_population_have_the_posteriors_of_single_models(rng):
     n = 200
     X = rng.normal(size=(n, 2))
