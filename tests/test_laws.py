@@ -223,7 +223,7 @@ def test_two_readings_agree_for_groups_across_leaves_and_outputs(family, rng):
     check_two_readings(population, X, y, weight, offset, rng)
 
 
-@pytest.mark.parametrize(("family", "regularizer", "form"), PAIRS)
+@pytest.mark.parametrize(("family", "regularizer", "form"), [pair for pair in PAIRS if pair[2] in ("none", "zeros")])
 def test_sampled_density_is_the_numpyro_models(family, regularizer, form, rng):
     """The density that NUTS climbs differs from the NumPyro model's by a constant."""
     X, y, weight, offset = make_data(family, rng)
