@@ -168,8 +168,7 @@ class GaussianObservations:
     @staticmethod
     def scale_prior(spread):
         """Prior of the variance: sqrt(variance) ~ HalfStudentT(4), scaled by the standard deviation of y."""
-        sigma = HalfStudentT(4.0, spread)
-        return dist.TransformedDistribution(sigma, dist.transforms.PowerTransform(2.0))
+        return _squared(HalfStudentT(4.0, spread))
 
 
 @dataclass(frozen=True)
@@ -302,7 +301,7 @@ class GammaObservations:
     @staticmethod
     def scale_prior(spread):
         """Prior of the dispersion: its square root ~ HalfNormal(1), whatever the spread of y."""
-        return dist.TransformedDistribution(dist.HalfNormal(jnp.ones_like(spread)), dist.transforms.PowerTransform(2.0))
+        return _squared(dist.HalfNormal(jnp.ones_like(spread)))
 
 
 @dataclass(frozen=True)
@@ -373,9 +372,14 @@ class NegativeBinomialObservations:
     @staticmethod
     def scale_prior(spread):
         """Prior of the overdispersion: its square root ~ HalfNormal(1), whatever the spread of y."""
-        return dist.TransformedDistribution(dist.HalfNormal(jnp.ones_like(spread)), dist.transforms.PowerTransform(2.0))
+        return _squared(dist.HalfNormal(jnp.ones_like(spread)))
 
 
 def _poisson(rng, mean):
     """Poisson draws; means beyond the integers that NumPy can draw are cut off there, rather than raise."""
     return rng.poisson(np.clip(np.nan_to_num(mean, nan=0.0), 0.0, LARGEST_MEAN))
+
+
+def _squared(distribution):
+    """Distribution of the square of a positive variable."""
+    return dist.TransformedDistribution(distribution, dist.transforms.PowerTransform(2.0))

@@ -31,8 +31,22 @@ from bayesglm._groups import group_norms, spread
 __all__ = ["ElasticNet", "GroupLasso", "Lasso", "Ridge", "UnRegularized"]
 
 
+class _Separable:
+    """What penalties share that are a sum over coefficients."""
+
+    @staticmethod
+    def rows(strength, features):
+        """Strength of some features."""
+        return jax.tree.map(lambda leaf: leaf[features], strength)
+
+    @staticmethod
+    def common(metric, strength):
+        """Metric in which `prox` may be taken: any."""
+        return metric
+
+
 @dataclass(frozen=True)
-class UnRegularized:
+class UnRegularized(_Separable):
     """No penalty: a flat prior."""
 
     smooth: ClassVar[bool] = True
@@ -53,16 +67,6 @@ class UnRegularized:
         return coef
 
     @staticmethod
-    def rows(strength, features):
-        """Strength of some features."""
-        return jax.tree.map(lambda leaf: leaf[features], strength)
-
-    @staticmethod
-    def common(metric, strength):
-        """Metric in which `prox` may be taken: any."""
-        return metric
-
-    @staticmethod
     def curvature(coef, strength, sd):
         """Zero."""
         return jnp.zeros_like(coef)
@@ -79,7 +83,7 @@ class UnRegularized:
 
 
 @dataclass(frozen=True)
-class Ridge:
+class Ridge(_Separable):
     """Sum of s w^2 / 2: a normal prior of precision k s."""
 
     smooth: ClassVar[bool] = True
@@ -100,16 +104,6 @@ class Ridge:
         return coef
 
     @staticmethod
-    def rows(strength, features):
-        """Strength of some features."""
-        return jax.tree.map(lambda leaf: leaf[features], strength)
-
-    @staticmethod
-    def common(metric, strength):
-        """Metric in which `prox` may be taken: any."""
-        return metric
-
-    @staticmethod
     def curvature(coef, strength, sd):
         """Curvature of the penalty, averaged over a posterior of standard deviation `sd`."""
         return strength
@@ -127,7 +121,7 @@ class Ridge:
 
 
 @dataclass(frozen=True)
-class Lasso:
+class Lasso(_Separable):
     """Sum of s abs(w): a Laplace prior of scale 1 / (k s)."""
 
     smooth: ClassVar[bool] = False
@@ -148,16 +142,6 @@ class Lasso:
         return jnp.where((coef * near >= 0) | Lasso.is_flat(strength), coef, 0.0)
 
     @staticmethod
-    def rows(strength, features):
-        """Strength of some features."""
-        return jax.tree.map(lambda leaf: leaf[features], strength)
-
-    @staticmethod
-    def common(metric, strength):
-        """Metric in which `prox` may be taken: any."""
-        return metric
-
-    @staticmethod
     def curvature(coef, strength, sd):
         """Curvature of the quadratic that touches the penalty at the typical size of the coefficient."""
         return strength / jnp.sqrt(coef**2 + sd**2)
@@ -175,7 +159,7 @@ class Lasso:
 
 
 @dataclass(frozen=True)
-class ElasticNet:
+class ElasticNet(_Separable):
     """Sum of s (r abs(w) + (1 - r) w^2 / 2), 0 < r <= 1: between `Ridge` and `Lasso`."""
 
     smooth: ClassVar[bool] = False
@@ -196,16 +180,6 @@ class ElasticNet:
     def face(coef, near, strength):
         """Stop at the kink at zero: coefficients whose sign is no longer that of `near` become zero."""
         return jnp.where((coef * near >= 0) | ElasticNet.is_flat(strength), coef, 0.0)
-
-    @staticmethod
-    def rows(strength, features):
-        """Strength of some features."""
-        return jax.tree.map(lambda leaf: leaf[features], strength)
-
-    @staticmethod
-    def common(metric, strength):
-        """Metric in which `prox` may be taken: any."""
-        return metric
 
     @staticmethod
     def curvature(coef, strength, sd):
