@@ -79,8 +79,8 @@ class Fitted:
 
     @cached_property
     def flat(self):
-        """Which coefficients have no prior, shape (p, outputs)."""
-        return np.broadcast_to(np.asarray(self.spec.form.prior.is_flat(self.spec.strength)), self.coef.shape)
+        """Which free coefficients have no prior, shape (p, outputs)."""
+        return np.asarray(self.spec.form.prior.is_flat(self.spec.strength)) & self.spec.free
 
     def fault(self, output, *, with_intercept):
         """Why an output has no mode or no proper posterior: a Fault, or None."""
@@ -97,7 +97,7 @@ class Fitted:
         )
 
 
-def fit_model(parts, data, layout, strength, *, population):
+def fit_model(parts, data, layout, strength, free, *, population):
     """Fit all outputs.
 
     Parameters
@@ -107,16 +107,18 @@ def fit_model(parts, data, layout, strength, *, population):
     layout : Layout
     strength : numpy.ndarray or tuple
         As from `read_strength`.
+    free : numpy.ndarray of bool, shape (p, outputs)
+        Coefficients that are not held at zero.
     population : bool
 
     Returns
     -------
     Fitted
     """
-    batches = make_batches(data, strength)
+    batches = make_batches(data, strength, free)
     with jax.enable_x64(data.X.dtype == np.float64):
         modes, scales = zip(*[_fit_batch(data, batch, parts) for batch in batches], strict=True)
-        spec = _make_spec(parts, layout, population, strength, batches, scales, data)
+        spec = _make_spec(parts, layout, population, strength, free, batches, scales, data)
     return Fitted(data, batches, list(modes), spec, _tolerance(parts, data.X.dtype))
 
 
@@ -151,8 +153,9 @@ def _find_modes(data, batch, scale, start, parts):
         shape = batch.outputs.shape
         start = np.zeros((shape[0], n_features, shape[1]), dtype), np.full(shape, np.nan, dtype)
     while True:
-        arguments = data.X, data.weight, batch.y, batch.offset, batch.strength, scale, start, tol, parts.max_iter
-        modes = jax.tree.map(np.asarray, find_modes(*arguments, **static, width=width))
+        problem = data.X, data.weight, batch.y, batch.offset, batch.strength, batch.free
+        modes = find_modes(*problem, scale, start, tol, parts.max_iter, **static, width=width)
+        modes = jax.tree.map(np.asarray, modes)
         if not modes.overflow.any():
             return _of_smallest_norm(modes, data, batch, parts)
         start = modes.coef, modes.intercept
@@ -175,7 +178,7 @@ def _of_smallest_norm(modes, data, batch, parts):
     coef, intercept = modes.coef + 0.0, modes.intercept.copy()  # + 0.0 turns -0.0 into 0.0
     for b in np.flatnonzero(_singular(modes, data.X.dtype)):
         is_flat = np.asarray(parts.prior.is_flat(jax.tree.map(lambda leaf: leaf[b], batch.strength)))  # noqa: B023
-        for output, flat in enumerate(is_flat.T):
+        for output, flat in enumerate((is_flat & batch.free[b]).T):
             if flat.any():
                 mean = data.weight @ data.X[:, flat] / data.weight.sum()
                 null = null_space((data.X[:, flat] - mean)[data.weight > 0])
@@ -226,7 +229,7 @@ def _warn_of_mode(fitted):
         )
 
 
-def _make_spec(parts, layout, population, strength, batches, scales, data):
+def _make_spec(parts, layout, population, strength, free, batches, scales, data):
     """Everything of the Bayesian model that the fit fixes."""
     family = parts.family
     total = data.weight.sum()
@@ -239,11 +242,19 @@ def _make_spec(parts, layout, population, strength, batches, scales, data):
         spread[block] = np.sqrt(variance[block].mean()) or 1.0
     fixed = isinstance(family.scale, numbers.Real)
     return Spec(
-        form=Form(type(family), parts.link, type(parts.prior), samples_scale=not fixed),
+        form=Form(
+            type(family),
+            parts.link,
+            type(parts.prior),
+            samples_scale=not fixed,
+            conditional_prior=parts.conditional_prior and not fixed and not family.scale_shapes_mean,
+        ),
         layout=layout,
         population=population,
         strength=strength,
+        free=free,
         blocks=blocks,
+        total=total,
         k=_divide(total, np.asarray(family.phi(scale))),
         scale=scale,
         y_spread=spread,

@@ -1,75 +1,17 @@
-"""Draws of the posterior as an ArviZ DataTree: names, dims, coords and groups."""
+"""Arrays to ArviZ's DataTree and back: names of variables, dims, coords and groups."""
 
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from arviz_base import from_dict
 
-from bayesglm._posterior import log_intercept_prior, log_scale_prior
+from bayesglm._draws import Posterior
 
-__all__ = ["Posterior", "data_tree", "in_blocks", "log_likelihood", "log_prior", "mean_of_draws"]
-
-# Numbers that one call computes at a time, so that a long posterior needs little memory beyond its result.
-BLOCK = 5_000_000
-
-
-class Posterior(NamedTuple):
-    """Draws of the whole model: all outputs along the last axis, leaves (chain, draw, ...)."""
-
-    coef: Any  # (..., p, outputs)
-    intercept: Any  # (..., outputs)
-    scale: Any  # (..., outputs)
-
-
-@partial(jax.jit, static_argnames=("link",))
-def mean_of_draws(draws, X, offset, *, link):
-    """Mean of y for each draw of a Posterior with one leading axis S, shape (S, n, outputs)."""
-    return jax.lax.map(lambda draw: link.inverse(offset + draw.intercept + X @ draw.coef), draws)
-
-
-@partial(jax.jit, static_argnames=("form",))
-def log_likelihood(draws, X, offset, y, weight, *, form):
-    """Log-likelihood of each sample, times its weight, for each draw; shape (S, n, outputs)."""
-
-    def one(draw):
-        eta = offset + draw.intercept + X @ draw.coef
-        nll = form.family.nll(y, eta, form.link, draw.scale) / form.family.phi(draw.scale)
-        return -weight[:, None] * (nll + form.family.log_normalizer(y, draw.scale))
-
-    return jax.lax.map(one, draws)
-
-
-@partial(jax.jit, static_argnames=("form",))
-def log_prior(position, target, intercept_prior, scale_prior, *, form):
-    """Log prior densities of one problem's draws (C, S): coefficients, intercepts, scale."""
-
-    def one(coef, intercept, scale):
-        prior = form.prior.distribution(target.strength, target.k)
-        parts = {"coef": prior.log_prob(coef)}
-        if intercept_prior is not None:
-            parts["intercept"] = jnp.sum(log_intercept_prior(intercept, target.outputs, intercept_prior))
-        if form.samples_scale:
-            parts["dispersion"] = log_scale_prior(scale, target, scale_prior, form)
-        return parts
-
-    return jax.vmap(jax.vmap(one))(*position)
-
-
-def in_blocks(function, draws, size_of_one):
-    """Apply a function of draws (S, ...) to blocks of equal length and yield (first draw, result) pairs."""
-    n_draws = len(draws.coef)
-    length = int(np.clip(BLOCK // max(size_of_one, 1), 1, n_draws))
-    for first in range(0, n_draws, length):
-        rows = np.minimum(np.arange(first, first + length), n_draws - 1)
-        result = function(jax.tree.map(lambda leaf: leaf[rows], draws))  # noqa: B023
-        yield first, np.asarray(result)[: n_draws - first]
+__all__ = ["data_tree", "prediction_groups", "prior_groups", "read_posterior"]
 
 
 def data_tree(posterior, stats, log_prior, likelihood, predictive, data, spec, max_tree_depth, problem_of_output):
-    """Build the DataTree.
+    """Build the DataTree of a run.
 
     Parameters
     ----------
@@ -90,54 +32,106 @@ def data_tree(posterior, stats, log_prior, likelihood, predictive, data, spec, m
     -------
     xarray.DataTree
     """
-    squeeze = _keep if spec.population else _drop_output
-    output = ["output"] if spec.population else []
-    layout = spec.layout
-    dims: dict[str, list[str]] = {"intercept": output, "dispersion": output, "sigma": output, "y": ["obs", *output]}
-    coords: dict[str, Any] = {"obs": np.arange(len(data.y))}
-    if spec.population:
-        coords["output"] = np.arange(data.y.shape[1])
-    variables: dict[str, np.ndarray] = {"intercept": squeeze(posterior.intercept)}
-    constant = {}
-    for name, rows, columns in zip(layout.names, layout.slices, layout.columns, strict=True):
-        suffix = f".{name}" if name else ""
-        feature = f"{name}_feature" if name else "feature"
-        variables[f"coef{suffix}"] = squeeze(posterior.coef[..., rows, :])
-        dims[f"coef{suffix}"] = [feature, *output]
-        constant[f"X{suffix}"] = data.X[:, rows].copy()
-        dims[f"X{suffix}"] = ["obs", feature]
-        coords[feature] = np.arange(rows.stop - rows.start) if columns is None else list(columns)
-    if spec.form.samples_scale:
-        variables["dispersion"] = squeeze(posterior.scale)
-        if spec.form.family.reports_sigma:
-            variables["sigma"] = np.sqrt(variables["dispersion"])
-    if np.any(data.weight != 1):
-        constant["sample_weight"] = data.weight
-        dims["sample_weight"] = ["obs"]
-    if np.any(data.offset != 0):
-        constant["offset"] = squeeze(data.offset)
-        dims["offset"] = ["obs", *output]
     groups = {
-        "posterior": variables,
+        "posterior": _parameters(posterior, spec),
         "sample_stats": _sample_stats(stats, max_tree_depth),
-        "observed_data": {"y": squeeze(data.y)},
-        "constant_data": constant,
+        "observed_data": {"y": _visible(data.y, spec)},
+        "constant_data": _constants(data.X, data.offset, data.weight, spec),
     }
     if predictive is not None:
-        groups["posterior_predictive"] = {"y": squeeze(predictive)}
-    tree = from_dict(groups, dims=dims, coords=coords)
+        groups["posterior_predictive"] = {"y": _visible(predictive, spec)}
+    tree = _tree(groups, spec, np.arange(len(data.y)))
     # Trees of their own: here, variables have other dims than those of the same name in other groups.
     tree["log_prior"] = from_dict({"log_prior": log_prior})["log_prior"]
     if likelihood is not None:
-        kept = coords | {"obs": np.flatnonzero(data.weight > 0)}
-        values = {"log_likelihood": {"y": squeeze(likelihood)}}
-        tree["log_likelihood"] = from_dict(values, dims={"y": dims["y"]}, coords=kept)["log_likelihood"]
+        values = {"log_likelihood": {"y": _visible(likelihood, spec)}}
+        tree["log_likelihood"] = _tree(values, spec, np.flatnonzero(data.weight > 0))["log_likelihood"]
     if spec.population:
         each = {name: values[..., problem_of_output] for name, values in stats.items()}
-        each_dims, each_coords = dict.fromkeys(each, ["output"]), {"output": coords["output"]}
-        per_output = from_dict({"sample_stats_output": each}, dims=each_dims, coords=each_coords)
+        dims, coords = dict.fromkeys(each, ["output"]), {"output": np.arange(len(spec.k))}
+        per_output = from_dict({"sample_stats_output": each}, dims=dims, coords=coords)
         tree["sample_stats_output"] = per_output["sample_stats_output"]
     return tree
+
+
+def prediction_groups(y, mean, X, offset, spec):
+    """Groups ``predictions`` and ``predictions_constant_data`` of draws (chain, draw, n, outputs)."""
+    groups = {
+        "predictions": {"y": _visible(y, spec), "mean": _visible(mean, spec)},
+        "predictions_constant_data": _constants(X, offset, np.ones(len(X)), spec),
+    }
+    return _tree(groups, spec, np.arange(len(X)))
+
+
+def prior_groups(draws, y, spec):
+    """Groups ``prior`` and ``prior_predictive``."""
+    groups = {"prior": _parameters(draws, spec), "prior_predictive": {"y": _visible(y, spec)}}
+    return _tree(groups, spec, np.arange(y.shape[2]))
+
+
+def read_posterior(tree, spec):
+    """Posterior from a DataTree, also one that was thinned or lost chains since it was made."""
+    variables = tree["posterior"].data_vars
+    values = {name: variable.transpose("chain", "draw", ...).values for name, variable in variables.items()}
+    coef = np.concatenate([values[f"coef{suffix}"] for suffix, _, _ in _leaves(spec)], axis=2)
+    intercept = values["intercept"]
+    if not spec.population:
+        coef, intercept = coef[..., None], intercept[..., None]
+    scale = values["dispersion"].reshape(intercept.shape) if spec.form.samples_scale else spec.scale
+    return Posterior(np.where(spec.free, coef, 0.0), intercept, np.broadcast_to(scale, intercept.shape))
+
+
+def _tree(groups, spec, obs):
+    """DataTree of groups of variables, with the dims and coords of the model."""
+    output = ["output"] if spec.population else []
+    dims = dict.fromkeys(("intercept", "dispersion", "sigma"), output)
+    dims |= {name: ["obs", *output] for name in ("y", "mean", "offset")}
+    dims["sample_weight"] = ["obs"]
+    coords: dict[str, Any] = {"obs": obs, "output": np.arange(len(spec.k))}
+    for (suffix, feature, rows), columns in zip(_leaves(spec), spec.layout.columns, strict=True):
+        dims[f"coef{suffix}"] = dims[f"feature_mask{suffix}"] = [feature, *output]
+        dims[f"X{suffix}"] = ["obs", feature]
+        coords[feature] = np.arange(rows.stop - rows.start) if columns is None else list(columns)
+    return from_dict(groups, dims=dims, coords=coords, pred_dims=dims, pred_coords=coords)
+
+
+def _parameters(draws, spec):
+    """Variables of a Posterior; coefficients that a mask holds at zero are not part of the model: NaN."""
+    variables = {"intercept": _visible(draws.intercept, spec)}
+    coef = draws.coef if spec.free.all() else np.where(spec.free, draws.coef, np.nan)
+    for suffix, _, rows in _leaves(spec):
+        variables[f"coef{suffix}"] = _visible(coef[..., rows, :], spec)
+    if spec.form.samples_scale:
+        variables["dispersion"] = _visible(draws.scale, spec)
+        if spec.form.family.reports_sigma:
+            variables["sigma"] = np.sqrt(variables["dispersion"])
+    return variables
+
+
+def _constants(X, offset, weight, spec):
+    """What the model was given besides y."""
+    constants = {f"X{suffix}": X[:, rows].copy() for suffix, _, rows in _leaves(spec)}
+    if np.any(weight != 1):
+        constants["sample_weight"] = weight
+    if np.any(offset != 0):
+        constants["offset"] = _visible(offset, spec)
+    if not spec.free.all():
+        constants |= {f"feature_mask{suffix}": spec.free[rows] for suffix, _, rows in _leaves(spec)}
+    return constants
+
+
+def _leaves(spec):
+    """Suffix of the variables, feature dim and rows of each leaf of X."""
+    layout = spec.layout
+    return [
+        (f".{name}", f"{name}_feature", rows) if name else ("", "feature", rows)
+        for name, rows in zip(layout.names, layout.slices, strict=True)
+    ]
+
+
+def _visible(array, spec):
+    """The array without its last axis, the outputs, if the user's model has one output."""
+    return array if spec.population else array[..., 0]
 
 
 def _sample_stats(stats, max_tree_depth):
@@ -154,11 +148,3 @@ def _sample_stats(stats, max_tree_depth):
     joint["tree_depth"] = np.floor(np.log2(deepest)).astype(int) + 1
     joint["reached_max_tree_depth"] = deepest >= 2**max_tree_depth - 1
     return joint
-
-
-def _drop_output(array):
-    return array[..., 0]
-
-
-def _keep(array):
-    return array

@@ -26,7 +26,7 @@ class Mode(NamedTuple):
 
 
 @partial(jax.jit, static_argnames=("family", "link", "prior", "width"))
-def find_modes(X, weight, y, offset, strength, scale, start, tol, max_iter, *, family, link, prior, width):
+def find_modes(X, weight, y, offset, strength, free, scale, start, tol, max_iter, *, family, link, prior, width):
     """Penalized fits of a batch of problems.
 
     Parameters
@@ -35,6 +35,8 @@ def find_modes(X, weight, y, offset, strength, scale, start, tol, max_iter, *, f
     weight : (n,)
     y, offset : (B, n, m)
     strength : pytree with leaves (B, ...)
+    free : (B, p, m) bool
+        Coefficients that are not held at zero.
     scale : (B,)
         The family's second parameter, where it shapes the mean's fit.
     start : pair of (B, p, m) and (B, m)
@@ -53,20 +55,20 @@ def find_modes(X, weight, y, offset, strength, scale, start, tol, max_iter, *, f
     share = weight / total
     X, feature_mean, square = centered(X, share)
 
-    def solve(y, offset, strength, scale, start):
+    def solve(y, offset, strength, free, scale, start):
         loss = partial(family.nll, link=link, scale=scale)
         intercept = start_of_intercept(y, offset, share, link)
         start = start[0], jnp.where(jnp.isnan(start[1]), intercept, start[1] + feature_mean @ start[0])
         solution = minimize(
-            X, square, y, share, offset, strength, start,
+            X, square, y, share, offset, strength, free, start,
             loss=loss, mean=link.inverse, prior=prior, tol=tol, max_iter=max_iter, width=width,
         )  # fmt: skip
         coef = solution.coef
         eta = offset + solution.intercept + X @ coef
         curvature = expand(loss, link.inverse, y, eta)[2]
-        rows = jax.lax.top_k(jnp.any(support(coef, strength, prior), 1), width)[1]
-        gram, _, _ = profiled_gram(X[:, rows], share[:, None] * curvature)
-        trace, pivot = trace_of_hat(gram, coef[rows], prior.rows(strength, rows), prior)
+        rows = jax.lax.top_k(jnp.any(support(coef, strength, free, prior), 1), width)[1]
+        gram, _, _ = profiled_gram(X[:, rows], share[:, None] * curvature, free[rows])
+        trace, pivot = trace_of_hat(gram, coef[rows], prior.rows(strength, rows), free[rows], prior)
         mean = link.inverse(eta)
         return Mode(
             coef,
@@ -80,7 +82,7 @@ def find_modes(X, weight, y, offset, strength, scale, start, tol, max_iter, *, f
             jnp.sum(weight[:, None] * (y - mean) ** 2 / family.unit_variance(mean, scale), 0),
         )
 
-    return jax.vmap(solve)(y, offset, strength, scale, start)
+    return jax.vmap(solve)(y, offset, strength, free, scale, start)
 
 
 def start_of_intercept(y, offset, share, link):

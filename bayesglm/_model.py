@@ -28,10 +28,14 @@ class Spec:
         Whether coefficients have an output axis for the user.
     strength : numpy.ndarray or tuple
         As from `read_strength`.
+    free : numpy.ndarray of bool, shape (p, outputs)
+        Coefficients that are not held at zero by `feature_mask`.
     blocks : tuple of numpy.ndarray
         Outputs that share a dispersion.
+    total : float
+        Sum of the weights.
     k : numpy.ndarray, shape (outputs,)
-        Sum of the weights / dispersion; k * penalty is -log prior.
+        total / dispersion; k * penalty is -log prior.
     scale : numpy.ndarray, shape (outputs,)
         The family's second parameter at the fit; NaN where it is undefined.
     y_spread : numpy.ndarray, shape (outputs,)
@@ -43,44 +47,69 @@ class Spec:
     layout: Layout
     population: bool
     strength: Any
+    free: np.ndarray
     blocks: tuple
+    total: float
     k: np.ndarray
     scale: np.ndarray
     y_spread: np.ndarray
     intercept_prior: Any
     scale_prior: Any
 
+    @property
+    def block_of_output(self):
+        """Index into `blocks` of each output."""
+        index = np.zeros(len(self.k), int)
+        for number, block in enumerate(self.blocks):
+            index[block] = number
+        return index
 
-def rates(spec):
-    """Strength and k as `prior.distribution` takes them, the output axis dropped for a single output."""
+    def without_prior(self):
+        """What has a flat prior, in words with what would give it one; empty if nothing has."""
+        flat = np.asarray(self.form.prior.is_flat(self.strength)) & self.free
+        parts = [] if self.intercept_prior is not None else ["the intercept (give an intercept_prior)"]
+        for index, rows in enumerate(self.layout.slices):
+            if flat[rows].any():
+                label = self.layout.leaf_label(index)
+                parts.append(f"{flat[rows].sum()} coefficients of {label} (give a regularizer_strength)")
+        return parts
+
+
+def rates(spec, k):
+    """Strength and k as `prior.distribution` takes them, the output axis dropped for a single output.
+
+    Parameters
+    ----------
+    k : (outputs,)
+    """
     if is_grouped(spec.strength):
         size, groups = spec.strength
         output = np.zeros(len(size), int)
         for group in range(len(size)):
-            output[group] = np.nonzero(groups == group)[1][0]
-        return (size, groups if spec.population else groups[:, 0]), spec.k[output]
+            output[group] = np.nonzero(groups == group)[1].min(initial=len(spec.k) - 1)
+        return (size, groups if spec.population else groups[:, 0]), k[output]
     if spec.population:
-        return spec.strength, spec.k
-    return jax.tree.map(lambda leaf: leaf[:, 0], spec.strength), spec.k[0]
+        return spec.strength, k
+    return jax.tree.map(lambda leaf: leaf[:, 0], spec.strength), k[0]
 
 
 def glm_model(spec, X, y, weight, offset):
     """NumPyro model of y given the matrix X (n, p); returns the linear predictor.
 
-    Sample sites: ``coef`` (all leaves one below the other), ``intercept``, ``dispersion`` where it is
-    sampled, ``y``. For a container X each leaf's coefficients are also deterministic sites ``coef.<leaf>``.
+    Sample sites: ``coef`` (all leaves one below the other; with a mask ``coef_free``), ``intercept``,
+    ``dispersion`` where it is sampled, ``y``. For a container X each leaf's coefficients are also
+    deterministic sites ``coef.<leaf>``.
     """
-    strength, k = rates(spec)
     n_outputs = len(spec.k)
     shape = (n_outputs,) if spec.population else ()
-    coef = numpyro.sample("coef", spec.form.prior.distribution(strength, k))
+    family_scale = _sample_scale(spec)
+    coef = _sample_coef(spec, family_scale)
     if not spec.layout.is_array:
         for name, rows in zip(spec.layout.names, spec.layout.slices, strict=True):
             numpyro.deterministic(f"coef.{name}", coef[rows])
     prior = dist.Normal(0.0, 1.0).mask(False) if spec.intercept_prior is None else spec.intercept_prior
     intercept = numpyro.sample("intercept", prior.expand(shape).to_event(len(shape)))
     eta = offset + intercept + X @ coef
-    family_scale = _sample_scale(spec)
     keep = weight > 0
     scale = jnp.where(keep, weight, 1.0)
     if spec.population:
@@ -96,6 +125,23 @@ def glm_model(spec, X, y, weight, offset):
     return eta
 
 
+def _sample_coef(spec, scale):
+    """Coefficients; if some are held at zero, the others are one vector, the site ``coef_free``."""
+    k = spec.k
+    if spec.form.conditional_prior:
+        k = jnp.broadcast_to(spec.total / spec.form.family.phi(scale), k.shape)
+    strength, k = rates(spec, k)
+    if spec.free.all():
+        return numpyro.sample("coef", spec.form.prior.distribution(strength, k))
+    if is_grouped(spec.strength):
+        strength = strength[0], strength[1][spec.free]
+    else:
+        strength, k = jax.tree.map(lambda leaf: leaf[spec.free], (strength, jnp.broadcast_to(k, spec.free.shape)))
+    free = numpyro.sample("coef_free", spec.form.prior.distribution(strength, k))
+    coef = jnp.zeros(spec.free.shape, free.dtype).at[np.nonzero(spec.free)].set(free)
+    return numpyro.deterministic("coef", coef)
+
+
 def _sample_scale(spec):
     """Dispersion of each output (a scalar for one): fixed, or one random variable per block of outputs."""
     if not spec.form.samples_scale:
@@ -108,10 +154,7 @@ def _sample_scale(spec):
         prior = spec.form.family.scale_prior(spec.y_spread[first])
     else:
         prior = spec.scale_prior.expand((len(first),))
-    block_of_output = np.zeros(len(spec.k), int)
-    for index, block in enumerate(spec.blocks):
-        block_of_output[block] = index
-    return numpyro.sample("dispersion", prior.to_event(1))[block_of_output]
+    return numpyro.sample("dispersion", prior.to_event(1))[spec.block_of_output]
 
 
 def read_traced(X, y, sample_weight, offset, spec):

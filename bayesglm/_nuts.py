@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from numpyro.infer.hmc import hmc
 
-from bayesglm._posterior import log_density, unpack, whiten
+from bayesglm._posterior import idle_log_density, log_density, unpack, whiten
 
 __all__ = ["Draws", "run_nuts"]
 
@@ -78,7 +78,8 @@ def _kernel(form, tuning, target_accept_prob):
     def potential_given(X, weight, target, intercept_prior, scale_prior, frame):
         def potential(u):
             position = unpack(u, target, frame, form)
-            return -log_density(position, X, weight, target, intercept_prior, scale_prior, form)
+            log_prob = log_density(position, X, weight, target, intercept_prior, scale_prior, form)
+            return -log_prob - idle_log_density(u, target)
 
         return potential
 
@@ -128,7 +129,7 @@ def _advance(state, data, frames, *, form, tuning):
                 position.coef,
                 position.intercept,
                 position.scale,
-                new.potential_energy,
+                new.potential_energy + idle_log_density(new.z, target),
                 new.energy,
                 new.accept_prob,
                 new.adapt_state.step_size,

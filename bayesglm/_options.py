@@ -12,7 +12,7 @@ from numpyro.distributions import constraints
 
 from bayesglm import links, observation_models, priors
 
-__all__ = ["Parts", "check_prior_shapes", "check_run_options", "read_key", "resolve"]
+__all__ = ["Parts", "check_draws", "check_prior_shapes", "check_run_options", "read_key", "resolve"]
 
 FAMILIES: dict[str, type] = {
     "Poisson": observation_models.PoissonObservations,
@@ -30,6 +30,7 @@ REGULARIZERS: dict[str, type] = {
 }
 SOLVERS = ("Newton", "ProximalNewton")
 METHODS = ("nuts",)
+DISPERSION_PRIORS = ("plug-in", "conditional")
 
 
 class Parts(NamedTuple):
@@ -39,11 +40,20 @@ class Parts(NamedTuple):
     link: links.Link
     prior: Any
     intercept_prior: Any
+    conditional_prior: bool
     tol: float | None
     max_iter: int
 
 
-def resolve(observation_model, inverse_link_function, regularizer, solver_name, solver_kwargs, intercept_prior):
+def resolve(
+    observation_model,
+    inverse_link_function,
+    regularizer,
+    solver_name,
+    solver_kwargs,
+    intercept_prior,
+    dispersion_prior,
+):
     """Turn the constructor's arguments into objects.
 
     Returns
@@ -64,7 +74,11 @@ def resolve(observation_model, inverse_link_function, regularizer, solver_name, 
         raise ValueError(f"solver_name 'Newton' needs a smooth regularizer; {prior} wants 'ProximalNewton'.")
     if intercept_prior is not None:
         _check_prior(intercept_prior, constraints.real, "the real numbers", "intercept_prior")
-    return Parts(_with_plain_scale(family), link, prior, intercept_prior, *_read_solver_kwargs(solver_kwargs))
+    if dispersion_prior not in DISPERSION_PRIORS:
+        raise ValueError(f"dispersion_prior must be one of {DISPERSION_PRIORS}; got {dispersion_prior!r}.")
+    conditional = dispersion_prior == "conditional"
+    family = _with_plain_scale(family)
+    return Parts(family, link, prior, intercept_prior, conditional, *_read_solver_kwargs(solver_kwargs))
 
 
 def check_run_options(method, counts, seed, target_accept_prob):
@@ -72,13 +86,22 @@ def check_run_options(method, counts, seed, target_accept_prob):
     if method not in METHODS:
         raise ValueError(f"method must be one of {METHODS}; got {method!r}.")
     for name, value in counts.items():
-        least = 0 if name == "num_warmup" else 1
-        if not isinstance(value, numbers.Integral) or value < least:
-            raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}.")
-    if not isinstance(seed, numbers.Integral) or seed < 0:
-        raise ValueError(f"seed must be an integer >= 0; got {seed!r}.")
+        _check_integer(name, value, 0 if name == "num_warmup" else 1)
+    _check_integer("seed", seed, 0)
     if not isinstance(target_accept_prob, numbers.Real) or not 0.0 < float(target_accept_prob) < 1.0:
         raise ValueError(f"target_accept_prob must lie between 0 and 1; got {target_accept_prob!r}.")
+
+
+def check_draws(num_samples, seed):
+    """Raise a ValueError unless there is a number of draws, or None, and a seed."""
+    if num_samples is not None:
+        _check_integer("num_samples", num_samples, 1)
+    _check_integer("seed", seed, 0)
+
+
+def _check_integer(name, value, least):
+    if not isinstance(value, numbers.Integral) or value < least:
+        raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}.")
 
 
 def read_key(key):

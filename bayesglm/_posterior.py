@@ -16,7 +16,7 @@ from jax.scipy.linalg import solve_triangular
 from bayesglm._solver import centered, expand, gram_with_intercept
 from bayesglm.links import Link
 
-__all__ = ["Form", "Position", "Target", "log_density", "unpack", "whiten"]
+__all__ = ["Form", "Position", "Target", "idle_log_density", "log_density", "unpack", "whiten"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Form:
     link: Link
     prior: Any
     samples_scale: bool
+    conditional_prior: bool  # whether k = total / phi follows the sampled phi
 
 
 class Target(NamedTuple):
@@ -36,11 +37,13 @@ class Target(NamedTuple):
     y: Any  # (n, m)
     offset: Any  # (n, m)
     strength: Any  # as the prior takes it
-    k: Any  # (), sum of the weights / dispersion: penalty * k is -log prior
+    total: Any  # (), sum of the weights
+    k: Any  # (), total / dispersion at the fit: penalty * k is -log prior
     scale: Any  # (), the family's second parameter: fixed value, or where the sampler starts
     y_spread: Any  # (), standard deviation of y, the scale of the default prior of the dispersion
     coef: Any  # (p, m), mode
     intercept: Any  # (m,), mode
+    free: Any  # (p, m) bool: coefficients that are not held at zero
 
 
 class Position(NamedTuple):
@@ -55,7 +58,7 @@ class Frame(NamedTuple):
     """Affine map from round coordinates to parameters."""
 
     center: Any  # (m, 1 + p)
-    factor: Any  # (m, 1 + p, 1 + p)
+    factor: Any  # (m, 1 + p, 1 + p); rows and columns of coefficients held at zero are 0
     log_scale: Any  # ()
     log_scale_sd: Any  # ()
 
@@ -86,14 +89,17 @@ def whiten(X, weight, target, intercept_prior, form):
     # The prior is on the intercept of the features as they came, intercept - feature_mean @ coef.
     direction = jnp.concatenate([jnp.ones(1, X.dtype), -feature_mean])
     blocks = blocks + prior_curvature[:, None, None] * jnp.outer(direction, direction)
-    root = jnp.sqrt(jnp.diagonal(blocks, axis1=1, axis2=2))
     identity = jnp.eye(1 + len(target.coef), dtype=X.dtype)
+    free = _free_coordinates(target)
+    both = free[:, :, None] & free[:, None]
+    blocks = jnp.where(both, blocks, identity)
+    root = jnp.sqrt(jnp.diagonal(blocks, axis1=1, axis2=2))
 
     def inverse_factor(block, root):
         lower = jnp.linalg.cholesky(block / root / root[:, None])
         return solve_triangular(lower.T, identity) / root[:, None]
 
-    factor = jax.vmap(inverse_factor)(blocks, root)
+    factor = jnp.where(both, jax.vmap(inverse_factor)(blocks, root), 0.0)
     # Back from centered features: the intercept takes up what the feature means contribute.
     factor = factor.at[:, 0].add(-jnp.einsum("p,mpu->mu", feature_mean, factor[:, 1:]))
     center = jnp.concatenate([center_intercept[:, None], target.coef.T], 1)
@@ -129,6 +135,20 @@ def _intercept_with_prior(X, weight, target, intercept_prior, loss, phi):
     return mode, jnp.maximum(curvature, 0.0)
 
 
+def _free_coordinates(target):
+    """Which of (intercept, coef) of each output move, shape (m, 1 + p)."""
+    return jnp.concatenate([jnp.ones((1, target.free.shape[1]), bool), target.free]).T
+
+
+def idle_log_density(u, target):
+    """Log density of the coordinates of u that move nothing, since their coefficients are held at zero.
+
+    They are standard normal, so that masks are data and compile nothing.
+    """
+    free = _free_coordinates(target).ravel()
+    return -0.5 * jnp.sum(jnp.where(free, 0.0, u[: free.size]) ** 2)
+
+
 def unpack(u, target, frame, form):
     """Parameters at the round coordinates u, shape (m * (1 + p) [+ 1],)."""
     m, width = frame.center.shape
@@ -152,7 +172,7 @@ def log_density(position, X, weight, target, intercept_prior, scale_prior, form)
     eta = target.offset + position.intercept + X @ position.coef
     nll = jnp.sum(weight[:, None] * form.family.nll(target.y, eta, form.link, position.scale))
     log_prob = -nll / form.family.phi(position.scale)
-    log_prob = log_prob + form.prior.distribution(target.strength, target.k).log_prob(position.coef)
+    log_prob = log_prob + coef_prior(position.scale, target, form).log_prob(position.coef)
     if intercept_prior is not None:
         log_prob = log_prob + jnp.sum(log_intercept_prior(position.intercept, target.outputs, intercept_prior))
     if form.samples_scale:
@@ -160,6 +180,12 @@ def log_density(position, X, weight, target, intercept_prior, scale_prior, form)
         log_prob = log_prob - jnp.sum(weight[:, None] * normalizer) + jnp.log(position.scale)
         log_prob = log_prob + log_scale_prior(position.scale, target, scale_prior, form)
     return log_prob
+
+
+def coef_prior(scale, target, form):
+    """Prior of the coefficients at a value of the family's second parameter."""
+    k = target.total / form.family.phi(scale) if form.conditional_prior else target.k
+    return form.prior.distribution(target.strength, k)
 
 
 def log_intercept_prior(intercept, outputs, intercept_prior):

@@ -27,9 +27,10 @@ class Batch(NamedTuple):
     y: Any  # (B, n, m)
     offset: Any  # (B, n, m)
     strength: Any  # leaves (B, ...), as the prior takes them
+    free: Any  # (B, p, m) bool: coefficients that are not held at zero
 
 
-def make_batches(data, strength):
+def make_batches(data, strength, free):
     """Split the outputs into independent problems, those of equal size in one batch.
 
     Parameters
@@ -37,6 +38,8 @@ def make_batches(data, strength):
     data : Data
     strength : numpy.ndarray or tuple
         As from `read_strength`.
+    free : numpy.ndarray of bool, shape (p, outputs)
+        Coefficients that are not held at zero.
 
     Returns
     -------
@@ -53,6 +56,7 @@ def make_batches(data, strength):
                 np.stack([data.y[:, block] for block in outputs]),
                 np.stack([data.offset[:, block] for block in outputs]),
                 _split_strength(strength, outputs, dtype),
+                np.stack([free[:, block] for block in outputs]),
             )
         )
     return batches

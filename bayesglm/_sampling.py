@@ -8,7 +8,8 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from bayesglm._diagnostics import check_run
-from bayesglm._inference_data import Posterior, data_tree, in_blocks, log_likelihood, log_prior, mean_of_draws
+from bayesglm._draws import Posterior, draw_y, log_likelihood, log_prior
+from bayesglm._inference_data import data_tree
 from bayesglm._nuts import run_nuts
 from bayesglm._posterior import Target
 from bayesglm._problem import per_output
@@ -81,7 +82,7 @@ def draw_posterior(fitted, run):
     stats = _stats(draws)
     prior = _log_prior(draws, targets, spec)
     check_run(
-        {"coef": posterior.coef, "intercept": posterior.intercept}
+        {"coef": posterior.coef[..., spec.free], "intercept": posterior.intercept}
         | ({"dispersion": posterior.scale} if spec.form.samples_scale else {}),
         stats["diverging"], stats["n_steps"], run.max_tree_depth,
     )  # fmt: skip
@@ -95,9 +96,18 @@ def draw_posterior(fitted, run):
 def _run_batch(batch, mode, data, spec, run, progress):
     first = batch.outputs[:, 0]
     target = Target(
-        batch.outputs, batch.y, batch.offset, batch.strength, spec.k[first], spec.scale[first],
-        spec.y_spread[first], mode.coef, mode.intercept,
-    )  # fmt: skip
+        outputs=batch.outputs,
+        y=batch.y,
+        offset=batch.offset,
+        strength=batch.strength,
+        total=np.full(len(first), spec.total),
+        k=spec.k[first],
+        scale=spec.scale[first],
+        y_spread=spec.y_spread[first],
+        coef=mode.coef,
+        intercept=mode.intercept,
+        free=batch.free,
+    )
     target = jax.tree.map(lambda leaf: leaf.astype(data.X.dtype) if leaf.dtype.kind == "f" else leaf, target)
     draws = run_nuts(
         data.X, data.weight, target, spec.intercept_prior, spec.scale_prior, spec.form,
@@ -163,18 +173,11 @@ def _per_sample(posterior, data, spec, run):
             f"The groups {left_out} would hold {size:.1e} numbers each and were left out; "
             f"ask for them with {'=True, '.join(left_out)}=True, or draw fewer samples.",
         )
-    flat = Posterior(*(leaf.reshape(chains * samples, *leaf.shape[2:]) for leaf in posterior))
     likelihood = predictive = None
-    shape = (chains, samples, -1, data.y.shape[1])
     if wanted["log_likelihood"]:
         rows = data.weight > 0
         args = data.X[rows], data.offset[rows], data.y[rows], data.weight[rows]
-        blocks = in_blocks(lambda d: log_likelihood(d, *args, form=spec.form), flat, data.y.size)
-        likelihood = np.concatenate([block for _, block in blocks]).reshape(shape)
+        likelihood = log_likelihood(posterior, *args, spec)
     if wanted["posterior_predictive"]:
-        rng = np.random.default_rng(run.seed)
-        family, link = spec.form.family, spec.form.link
-        blocks = in_blocks(lambda d: mean_of_draws(d, data.X, data.offset, link=link), flat, data.y.size)
-        drawn = [family.draw(rng, mean, flat.scale[row : row + len(mean), None]) for row, mean in blocks]
-        predictive = np.concatenate(drawn).reshape(shape)
+        predictive, _ = draw_y(posterior, data.X, data.offset, spec, np.random.default_rng(run.seed))
     return likelihood, predictive

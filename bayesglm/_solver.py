@@ -111,8 +111,8 @@ def gram_with_intercept(X, curvature):
     return jnp.stack([block(curvature[:, o]) for o in range(curvature.shape[1])])
 
 
-def profiled_gram(X, curvature):
-    """Second derivatives of the loss, intercepts profiled out.
+def profiled_gram(X, curvature, free):
+    """Second derivatives of the loss by the free coefficients, intercepts profiled out.
 
     Returns
     -------
@@ -123,12 +123,13 @@ def profiled_gram(X, curvature):
         Second derivative by the intercept.
     """
     full = gram_with_intercept(X, curvature)
-    total, cross = full[:, 0, 0], full[:, 0, 1:]
-    gram = full[:, 1:, 1:] - cross[:, :, None] * cross[:, None, :] / _positive(total)[:, None, None]
+    total, cross = full[:, 0, 0], jnp.where(free.T, full[:, 0, 1:], 0.0)
+    gram = jnp.where(free.T[:, :, None] & free.T[:, None], full[:, 1:, 1:], 0.0)
+    gram = gram - cross[:, :, None] * cross[:, None, :] / _positive(total)[:, None, None]
     return gram, cross.T, total
 
 
-def minimize(X, square, y, weight, offset, strength, start, *, loss, mean, prior, tol, max_iter, width):
+def minimize(X, square, y, weight, offset, strength, free, start, *, loss, mean, prior, tol, max_iter, width):
     """Minimize the penalized loss.
 
     Parameters
@@ -139,6 +140,8 @@ def minimize(X, square, y, weight, offset, strength, start, *, loss, mean, prior
     weight : (n,), sums to 1
     strength : pytree
         What `prior` takes.
+    free : (p, m) bool
+        Coefficients that are not held at zero.
     start : pair of coef (p, m) and intercept (m,)
     loss, mean : callable
         loss(y, eta) and mean(eta), elementwise.
@@ -170,12 +173,12 @@ def minimize(X, square, y, weight, offset, strength, start, *, loss, mean, prior
         rms = _positive(jnp.sqrt(jnp.sum(column * slope**2)))
         rounding = eps * jnp.sum(column * (curvature * (1 + jnp.abs(eta)) + jnp.abs(slope)))
         slope, curvature = column * slope, column * curvature
-        grad = X.T @ slope
+        grad = jnp.where(free, X.T @ slope, 0.0)
         scale = jnp.sqrt(square)[:, None] * rms
         metric = prior.common(_positive(square[:, None] * jnp.sum(curvature, 0)), strength)
         violation = jnp.max(optimality(coef, grad, strength, metric, prior) / _positive(scale), axis=1)
         residual = jnp.maximum(jnp.max(violation), jnp.max(jnp.abs(slope.sum(0))) / rms)
-        active = jnp.any(support(coef, strength, prior), axis=1)
+        active = jnp.any(support(coef, strength, free, prior), axis=1)
         urgency = jnp.where(active, jnp.inf, violation)
         goal = jnp.maximum(tol, 8 * rounding / rms)
         value, noise = objective(coef, eta)
@@ -201,12 +204,13 @@ def minimize(X, square, y, weight, offset, strength, start, *, loss, mean, prior
 
     def step(state):
         rows = jnp.arange(width) if width == len(square) else jax.lax.top_k(state.urgency, width)[1]
-        features, strengths = X[:, rows], prior.rows(strength, rows)
-        gram, cross, total = profiled_gram(features, state.curvature)
+        features, strengths, free_rows = X[:, rows], prior.rows(strength, rows), free[rows]
+        gram, cross, total = profiled_gram(features, state.curvature, free_rows)
         slope = state.slope.sum(0)
         profiled = state.grad[rows] - cross * slope / _positive(total)
         inner_goal = jnp.maximum(0.01 * state.residual, 0.1 * state.goal)
-        part = quadratic_step(gram, profiled, state.coef[rows], strengths, state.scale[rows], inner_goal, prior)
+        arguments = gram, profiled, state.coef[rows], strengths, free_rows, state.scale[rows], inner_goal
+        part = quadratic_step(*arguments, prior)
         move = part - state.coef[rows]
         move_intercept = -(slope + jnp.sum(cross * move, 0)) / _positive(total)
         along = features @ move + move_intercept
@@ -242,9 +246,9 @@ def minimize(X, square, y, weight, offset, strength, start, *, loss, mean, prior
     return Solution(end.coef, end.intercept, end.residual, end.n_iter, converged, end.overflow)
 
 
-def support(coef, strength, prior):
-    """Which coefficients are not held at zero by a kink of the penalty."""
-    return (coef != 0) | prior.is_flat(strength) | prior.smooth
+def support(coef, strength, free, prior):
+    """Which coefficients are held at zero neither by `free` nor by a kink of the penalty."""
+    return free & ((coef != 0) | prior.is_flat(strength) | prior.smooth)
 
 
 def optimality(coef, grad, strength, metric, prior):
@@ -252,15 +256,14 @@ def optimality(coef, grad, strength, metric, prior):
     return jnp.abs(coef - prior.prox(coef - grad / metric, strength, 1 / metric)) * metric
 
 
-def smooth_step(gram, grad, coef, strength, scale, goal, prior):
+def smooth_step(gram, grad, coef, strength, free, scale, goal, prior):
     """Minimizer of the quadratic model plus a quadratic penalty."""
     hessian = _block_diagonal(gram) + jnp.diag(prior.curvature(coef, strength, 0.0).ravel())
     gradient = grad + jax.grad(prior.penalty)(coef, strength)
-    everything = jnp.ones(coef.size, bool)
-    return coef - solve_active(hessian, gradient.ravel(), everything).reshape(coef.shape)
+    return coef - solve_active(hessian, gradient.ravel(), free.ravel()).reshape(coef.shape)
 
 
-def composite_step(gram, grad, coef, strength, scale, goal, prior):
+def composite_step(gram, grad, coef, strength, free, scale, goal, prior):
     """Minimizer of the quadratic model plus a penalty with kinks, up to a residual of `goal`."""
     hessian = _block_diagonal(gram)
     shape = coef.shape
@@ -282,7 +285,7 @@ def composite_step(gram, grad, coef, strength, scale, goal, prior):
         return new, ahead, jnp.where(restart, 1.0, grown)
 
     def newton_on_support(w):
-        active = support(w, strength, prior).ravel()
+        active = support(w, strength, free, prior).ravel()
         slope = jnp.where(active, gradient(w).ravel(), 0.0)
         bend = jax.hessian(prior.penalty)(w, strength).reshape(w.size, w.size)
         pull = jax.grad(prior.penalty)(w, strength).ravel()
@@ -321,7 +324,7 @@ def solve_active(hessian, right, active):
     return jnp.where(active, x / root, 0.0)
 
 
-def trace_of_hat(gram, coef, strength, prior):
+def trace_of_hat(gram, coef, strength, free, prior):
     """Effective degrees of freedom of the coefficients of each output, and how well they are determined.
 
     Returns
@@ -332,7 +335,7 @@ def trace_of_hat(gram, coef, strength, prior):
         Smallest squared pivot of the Hessian scaled to a unit diagonal; near 0 if it is singular.
     """
     hessian = _block_diagonal(gram)
-    active = support(coef, strength, prior).ravel()
+    active = support(coef, strength, free, prior).ravel()
     bend = jax.hessian(prior.penalty)(coef, strength).reshape(coef.size, coef.size)
     _, root, factor = _factorize(hessian + bend, active)
     scaled = jnp.where(active[:, None] & active, hessian / root / root[:, None], 0.0)

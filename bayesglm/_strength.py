@@ -10,12 +10,12 @@ import numpyro.distributions as dist
 from bayesglm._design import as_numbers
 from bayesglm.priors import ElasticNet, GroupLasso, UnRegularized
 
-__all__ = ["read_groups", "read_strength"]
+__all__ = ["read_feature_mask", "read_groups", "read_strength"]
 
 ARGUMENT = "regularizer_strength"
 
 
-def read_strength(strength, prior, layout, n_outputs, *, population):
+def read_strength(strength, prior, layout, free, *, population):
     """Read a strength for one prior.
 
     Parameters
@@ -26,8 +26,8 @@ def read_strength(strength, prior, layout, n_outputs, *, population):
         A regularizer of `bayesglm.priors`.
     layout : Layout
         Leaves of X.
-    n_outputs : int
-        Number of columns of the coefficient array.
+    free : numpy.ndarray of bool, shape (n_features, n_outputs)
+        Coefficients that are not held at zero. Those that are have strength 0 and are in no group.
     population : bool
         Whether coefficients have an output axis for the user.
 
@@ -42,6 +42,7 @@ def read_strength(strength, prior, layout, n_outputs, *, population):
     ValueError
         If the strength does not fit X, or a value is negative, NaN or infinite.
     """
+    n_outputs = free.shape[1]
     reader = _Reader(layout, n_outputs, population)
     if isinstance(prior, UnRegularized):
         if strength is not None:
@@ -52,6 +53,7 @@ def read_strength(strength, prior, layout, n_outputs, *, population):
         return np.zeros((layout.n_features, n_outputs))
     if isinstance(prior, GroupLasso):
         groups, n_groups = read_groups(prior.mask, layout, n_outputs, population=population)
+        groups = np.where(free, groups, n_groups)
         sizes = np.bincount(groups.ravel(), minlength=n_groups + 1)[:n_groups]
         return reader.per_group(strength, n_groups, prior.mask is None) * np.sqrt(sizes), groups
     if isinstance(prior, ElasticNet):
@@ -60,8 +62,38 @@ def read_strength(strength, prior, layout, n_outputs, *, population):
         if not ((ratio > 0) & (ratio <= 1)).all():
             wrong = ratio[~((ratio > 0) & (ratio <= 1))][0]
             raise ValueError(f"The ratio of {ARGUMENT} must be above 0 and at most 1 (0 is Ridge); got {wrong:g}.")
-        return size, ratio
-    return reader.per_coefficient(1.0 if strength is None else strength, ARGUMENT)
+        return np.where(free, size, 0.0), ratio
+    return np.where(free, reader.per_coefficient(1.0 if strength is None else strength, ARGUMENT), 0.0)
+
+
+def read_feature_mask(mask, layout, n_outputs):
+    """Read which coefficients of a population are free, the others being held at zero.
+
+    Parameters
+    ----------
+    mask : None, array_like (n_features, n_outputs) or tree like X
+        Zeros and ones. At a leaf of a tree: (n_outputs,), one per output for all features of the leaf;
+        (leaf's features, n_outputs); or a number.
+
+    Returns
+    -------
+    numpy.ndarray of bool, shape (n_features, n_outputs)
+    """
+    if mask is None:
+        return np.ones((layout.n_features, n_outputs), bool)
+
+    def read_leaf(value, index, label):
+        width = layout.widths[index]
+        array = as_numbers(value, label)
+        allowed = [(width, n_outputs)] if layout.is_array else [(n_outputs,), (width, n_outputs), ()]
+        if array.shape not in allowed:
+            raise ValueError(f"{label} must have shape {' or '.join(map(str, allowed))}; got {array.shape}.")
+        if not np.isin(array, (0, 1)).all():
+            raise ValueError(f"{label} must hold zeros and ones; got {array[~np.isin(array, (0, 1))][0]:g}.")
+        return np.broadcast_to(array.astype(bool), (width, n_outputs))
+
+    leaves = walk(mask, layout.skeleton(), "feature_mask", read_leaf)
+    return np.concatenate([leaves[index] for index in range(len(layout.widths))])
 
 
 def read_groups(mask, layout, n_outputs, *, population):

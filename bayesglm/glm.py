@@ -1,6 +1,6 @@
 """Penalized generalized linear models: the mode by `fit`, the posterior by `sample`."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -9,11 +9,13 @@ from sklearn.exceptions import NotFittedError
 
 from bayesglm import links
 from bayesglm._design import read_design, same_layout
+from bayesglm._draws import draw_y, draw_y_at, prior_draws, thin
 from bayesglm._fitting import fit_model, warn_of_fit
 from bayesglm._model import glm_model, read_traced
-from bayesglm._options import check_prior_shapes, check_run_options, read_key, resolve
+from bayesglm._options import check_draws, check_prior_shapes, check_run_options, read_key, resolve
 from bayesglm._problem import Data
-from bayesglm._strength import read_strength
+from bayesglm._score import SCORE_TYPES, score_fit
+from bayesglm._strength import read_feature_mask, read_strength
 from bayesglm._targets import check_counts, read_offset, read_targets, read_weights
 
 __all__ = ["GLM", "PopulationGLM"]
@@ -23,6 +25,7 @@ class _PenalizedGLM(BaseEstimator):
     """What GLM and PopulationGLM share; they differ in whether coefficients have an output axis."""
 
     _population: ClassVar[bool]
+    feature_mask: Any = None
 
     def __init__(
         self,
@@ -33,6 +36,7 @@ class _PenalizedGLM(BaseEstimator):
         solver_name=None,
         solver_kwargs=None,
         intercept_prior=None,
+        dispersion_prior="plug-in",
     ):
         self.observation_model = observation_model
         self.inverse_link_function = inverse_link_function
@@ -41,6 +45,7 @@ class _PenalizedGLM(BaseEstimator):
         self.solver_name = solver_name
         self.solver_kwargs = solver_kwargs
         self.intercept_prior = intercept_prior
+        self.dispersion_prior = dispersion_prior
 
     def __sklearn_clone__(self):
         twin = BaseEstimator.__sklearn_clone__(self)
@@ -102,31 +107,39 @@ class _PenalizedGLM(BaseEstimator):
         with jax.enable_x64(matrix.dtype == np.float64):
             return np.array(spec.form.link.inverse(self._linear_predictor(matrix, offset)))
 
-    def score(self, X, y, *, sample_weight=None, offset=None):
-        """Fraction of the deviance explained, D2; R2 for Gaussian observations.
+    def score(self, X, y, *, sample_weight=None, offset=None, score_type=None):
+        """Score the fit on data.
 
-        The null model predicts the weighted mean of the y that is scored. For several outputs, the mean of
-        their scores.
+        Parameters
+        ----------
+        X, y, sample_weight, offset
+            As in `fit`.
+        score_type : {"log-likelihood", "pseudo-r2-McFadden", "pseudo-r2-Cohen"}, optional
+            By default the fraction of the deviance explained, D2 (R2 for Gaussian observations), for several
+            outputs the mean of theirs. The log-likelihood is that of one sample, the mean over samples and
+            outputs; McFadden's score is 1 - log-likelihood / that of the null model, Cohen's
+            1 - deviance / that of the null model, each of all outputs together. The null model predicts the
+            mean of the y that is scored.
+
+        Returns
+        -------
+        float
         """
+        if score_type not in SCORE_TYPES:
+            raise ValueError(f"score_type must be one of {SCORE_TYPES}; got {score_type!r}.")
         spec = self._spec()
+        if score_type in ("log-likelihood", "pseudo-r2-McFadden") and np.isnan(spec.scale).any():
+            raise ValueError(
+                f"score_type {score_type!r} needs the dispersion, and scale_ is NaN: the fit has as many effective "
+                "degrees of freedom as samples. Use the default score, or give the dispersion."
+            )
         # In double precision whatever X is: the deviance is a small difference of large sums.
         matrix = self._read_new(X, spec).astype(np.float64)
-        family = spec.form.family
-        targets = read_targets(y, len(matrix), family, matrix.dtype, population=self._population)
+        targets = read_targets(y, len(matrix), spec.form.family, matrix.dtype, population=self._population)
         weight = read_weights(sample_weight, len(matrix), matrix.dtype)
         with jax.enable_x64(True):
             eta = self._linear_predictor(matrix, offset).reshape(targets.shape)
-            deviance = weight @ (
-                family.nll(targets, eta, spec.form.link, spec.scale) - family.saturated_nll(targets, spec.scale)
-            )
-            mean = np.broadcast_to(weight @ targets / weight.sum(), targets.shape)
-            varies = np.ptp(targets[weight > 0], axis=0) > 0
-            inside = np.where(varies, mean, 0.5)
-            null = weight @ (
-                family.nll(targets, inside, links.IDENTITY, spec.scale) - family.saturated_nll(targets, spec.scale)
-            )
-            explained = 1 - np.asarray(deviance) / np.where(varies, np.asarray(null), 1.0)
-        return float(np.mean(np.where(varies, explained, np.asarray(deviance) == 0)))
+            return score_fit(targets, eta, weight, spec, score_type)
 
     def simulate(self, key, X, *, offset=None):
         """Draw y at the fit.
@@ -146,8 +159,8 @@ class _PenalizedGLM(BaseEstimator):
         spec = self._spec()
         entropy = read_key(key)
         mean = self.predict(X, offset=offset)
-        scale = spec.scale if self._population else spec.scale[0]
-        return spec.form.family.draw(np.random.default_rng(entropy), mean, scale), mean
+        y = draw_y_at(mean.reshape(len(mean), -1), spec, np.random.default_rng(entropy))
+        return y.reshape(mean.shape), mean
 
     def sample(
         self,
@@ -228,6 +241,116 @@ class _PenalizedGLM(BaseEstimator):
             self.posterior_ = draw_posterior(fitted, run)
         return self.posterior_
 
+    def posterior_predictive(self, X, *, offset=None, num_samples=None, seed=0):
+        """Draw y for new samples, once per draw of the posterior.
+
+        Parameters
+        ----------
+        X, offset
+            As in `fit`, of any number of samples.
+        num_samples : int, optional
+            Draws of each chain to use, evenly spread; all by default.
+        seed : int
+
+        Returns
+        -------
+        xarray.DataTree
+            `posterior_`, to which the groups predictions (y, and its mean in each draw) and
+            predictions_constant_data were added, in place of those of an earlier call.
+
+        Raises
+        ------
+        NotFittedError
+            Before `sample`.
+
+        Warns
+        -----
+        UserWarning
+            If the link takes means out of the family's domain; their y are NaN.
+        """
+        from bayesglm._inference_data import prediction_groups, read_posterior
+
+        spec = self._spec()
+        if "posterior_" not in vars(self):
+            raise NotFittedError(f"This {type(self).__name__} has no posterior yet: call sample first.")
+        check_draws(num_samples, seed)
+        matrix = self._read_new(X, spec)
+        shift = read_offset(offset, len(matrix), len(spec.k), matrix.dtype, population=self._population)
+        with jax.enable_x64(matrix.dtype == np.float64):
+            draws = thin(read_posterior(self.posterior_, spec), num_samples)
+            y, mean = draw_y(draws, matrix, shift, spec, np.random.default_rng(seed), keep_mean=True)
+        self.posterior_.update(prediction_groups(y, mean, matrix, shift, spec).children)
+        return self.posterior_
+
+    def prior_predictive(self, X, *, offset=None, num_samples=1000, seed=0):
+        """Draw the parameters from the priors of the last fit, and y at each draw.
+
+        Parameters
+        ----------
+        X, offset
+            As in `fit`, of any number of samples.
+        num_samples, seed : int
+
+        Returns
+        -------
+        xarray.DataTree
+            Groups prior and prior_predictive, of one chain; added to `posterior_` if there is one.
+
+        Raises
+        ------
+        ValueError
+            If some prior is flat: nothing can be drawn from it.
+
+        Warns
+        -----
+        UserWarning
+            If the link takes means out of the family's domain; their y are NaN.
+        """
+        from bayesglm._inference_data import prior_groups
+
+        spec = self._spec()
+        if flat := spec.without_prior():
+            raise ValueError(f"There is no prior predictive distribution: {' and '.join(flat)} have a flat prior.")
+        check_draws(num_samples, seed)
+        matrix = self._read_new(X, spec)
+        shift = read_offset(offset, len(matrix), len(spec.k), matrix.dtype, population=self._population)
+        with jax.enable_x64(matrix.dtype == np.float64):
+            draws = prior_draws(spec, num_samples, seed, matrix.dtype)
+            y, _ = draw_y(draws, matrix, shift, spec, np.random.default_rng(seed))
+        groups = prior_groups(draws, y, spec)
+        if "posterior_" not in vars(self):
+            return groups
+        self.posterior_.update(groups.children)
+        return self.posterior_
+
+    def prior_summary(self, X):
+        """Tell which prior each strength is.
+
+        Parameters
+        ----------
+        X : as in `fit`
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per set of coefficients of a leaf that share a prior, in the order of the leaves, then the
+            intercept and the dispersion where it is sampled. ``sd`` is the prior standard deviation of a
+            coefficient, ``sd_of_effect`` that of its effect on the linear predictor: times the standard
+            deviation of the feature (the root mean square over the features of the row). The priors are those
+            of the last fit, at its dispersion.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit` and `sample`: a prior depends on the number of samples and on the dispersion.
+        """
+        from bayesglm._prior_summary import summarize_priors
+
+        spec = self._spec()
+        matrix = self._read_new(X, spec)
+        with jax.enable_x64(True):
+            return summarize_priors(matrix.astype(np.float64), spec)
+
     def numpyro_model(self, X, y=None, *, sample_weight=None, offset=None):
         """NumPyro model of the fitted GLM, for use with NumPyro's own inference or in a larger model.
 
@@ -247,6 +370,7 @@ class _PenalizedGLM(BaseEstimator):
             self.solver_name,
             self.solver_kwargs,
             self.intercept_prior,
+            self.dispersion_prior,
         )
         matrix, layout = read_design(X)
         dtype = matrix.dtype
@@ -262,8 +386,9 @@ class _PenalizedGLM(BaseEstimator):
             read_weights(sample_weight, len(matrix), dtype),
             read_offset(offset, len(matrix), n_outputs, dtype, population=self._population),
         )
-        strength = read_strength(self.regularizer_strength, parts.prior, layout, n_outputs, population=self._population)
-        fitted = fit_model(parts, data, layout, strength, population=self._population)
+        free = read_feature_mask(self.feature_mask, layout, n_outputs)
+        strength = read_strength(self.regularizer_strength, parts.prior, layout, free, population=self._population)
+        fitted = fit_model(parts, data, layout, strength, free, population=self._population)
         self._set_fitted(fitted)
         return fitted
 
@@ -324,6 +449,9 @@ class GLM(_PenalizedGLM):
         in float64, 1e-5 in float32), and ``maxiter`` (default 100).
     intercept_prior : NumPyro distribution, optional
         Prior of the intercept in `sample`; flat by default. `fit` never penalizes the intercept.
+    dispersion_prior : {"plug-in", "conditional"}, optional
+        Where the dispersion is sampled: whether the priors of the coefficients keep the dispersion of the fit
+        ("plug-in"), or follow the sampled one (k = n / dispersion in each draw).
 
     Attributes
     ----------
@@ -352,6 +480,36 @@ class PopulationGLM(_PenalizedGLM):
     Arguments and attributes are those of `GLM`, with one more axis for the outputs: leaves of `coef_` are
     (p, outputs), `intercept_` and `scale_` are (outputs,). Outputs are independent given the features unless
     a group of GroupLasso spans them.
+
+    Parameters
+    ----------
+    feature_mask : array_like (p, outputs) or tree like X, optional
+        Zeros and ones: coefficients with a zero are not part of the model. In a tree, a leaf may be (outputs,),
+        whether the output sees the features of the leaf, or (leaf's features, outputs).
     """
 
     _population = True
+
+    def __init__(
+        self,
+        observation_model="Poisson",
+        inverse_link_function=None,
+        regularizer=None,
+        regularizer_strength=None,
+        solver_name=None,
+        solver_kwargs=None,
+        intercept_prior=None,
+        dispersion_prior="plug-in",
+        feature_mask=None,
+    ):
+        super().__init__(
+            observation_model,
+            inverse_link_function,
+            regularizer,
+            regularizer_strength,
+            solver_name,
+            solver_kwargs,
+            intercept_prior,
+            dispersion_prior,
+        )
+        self.feature_mask = feature_mask

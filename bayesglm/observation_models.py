@@ -52,6 +52,7 @@ class PoissonObservations:
     is_count: ClassVar[bool] = True
     reports_sigma: ClassVar[bool] = False
     domain: ClassVar[str] = "numbers >= 0"
+    mean_domain: ClassVar[tuple[float, float]] = (0.0, np.inf)
 
     @staticmethod
     def phi(scale):
@@ -119,6 +120,7 @@ class GaussianObservations:
     is_count: ClassVar[bool] = False
     reports_sigma: ClassVar[bool] = True
     domain: ClassVar[str] = "real numbers"
+    mean_domain: ClassVar[tuple[float, float]] = (-np.inf, np.inf)
 
     @staticmethod
     def phi(scale):
@@ -181,6 +183,7 @@ class BernoulliObservations:
     is_count: ClassVar[bool] = False
     reports_sigma: ClassVar[bool] = False
     domain: ClassVar[str] = "zeros and ones"
+    mean_domain: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     @staticmethod
     def phi(scale):
@@ -248,6 +251,7 @@ class GammaObservations:
     is_count: ClassVar[bool] = False
     reports_sigma: ClassVar[bool] = False
     domain: ClassVar[str] = "numbers > 0"
+    mean_domain: ClassVar[tuple[float, float]] = (0.0, np.inf)
 
     @staticmethod
     def phi(scale):
@@ -322,6 +326,7 @@ class NegativeBinomialObservations:
     is_count: ClassVar[bool] = True
     reports_sigma: ClassVar[bool] = False
     domain: ClassVar[str] = "numbers >= 0"
+    mean_domain: ClassVar[tuple[float, float]] = (0.0, np.inf)
 
     @staticmethod
     def phi(scale):

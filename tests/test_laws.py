@@ -230,17 +230,19 @@ def test_sampled_density_is_the_numpyro_models(family, regularizer, form, rng):
     model = make_model(family, regularizer=regularizer, regularizer_strength=STRENGTHS[regularizer][form])
     fitted = model._fit(X, y, weight, offset)
     spec, data = fitted.spec, fitted.data
-    batch = jax.tree.map(lambda leaf: leaf[0], make_batches(data, spec.strength)[0])
+    batch = jax.tree.map(lambda leaf: leaf[0], make_batches(data, spec.strength, spec.free)[0])
     target = Target(
         batch.outputs,
         batch.y,
         batch.offset,
         batch.strength,
+        spec.total,
         spec.k[0],
         spec.scale[0],
         spec.y_spread[0],
         None,
         None,
+        batch.free,
     )
     differences = []
     for _ in range(3):

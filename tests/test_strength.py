@@ -38,7 +38,8 @@ LAYOUTS = {
 
 
 def read(prior, X, strength, outputs=None):
-    return read_strength(strength, prior, LAYOUTS[X], outputs or 1, population=outputs is not None)
+    free = np.ones((LAYOUTS[X].n_features, outputs or 1), bool)
+    return read_strength(strength, prior, LAYOUTS[X], free, population=outputs is not None)
 
 
 def per(leaf_a, leaf_b):

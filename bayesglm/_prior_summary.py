@@ -1,0 +1,139 @@
+"""Which prior each strength is, as a table."""
+
+from typing import Any
+
+import numpy as np
+from numpyro.distributions import MaskedDistribution, TransformedDistribution
+
+from bayesglm._problem import is_grouped
+
+__all__ = ["summarize_priors"]
+
+TEXT = ["feature", "output", "group", "strength", "ratio"]
+
+
+def summarize_priors(matrix, spec):
+    """Table of the priors of a fit, one row per set of coefficients of a leaf that share a prior.
+
+    Parameters
+    ----------
+    matrix : (n, p)
+        Features, for the effect that a coefficient of one prior standard deviation has.
+    spec : Spec
+
+    Returns
+    -------
+    pandas.DataFrame
+    """
+    # pandas comes with ArviZ; a fit does not need it.
+    import pandas as pd
+
+    rows = [row for leaf in range(len(spec.layout.widths)) for row in _rows_of_leaf(leaf, matrix, spec)]
+    flat = spec.intercept_prior is None
+    rows.append({"variable": "intercept", "prior": "flat" if flat else describe(spec.intercept_prior)})
+    table = pd.DataFrame(rows + _rows_of_scale(spec)).set_index("variable")
+    text = [column for column in TEXT if column in table]
+    table[text] = table[text].astype(object).where(table[text].notna(), "")
+    return table[[*text, "prior", "sd", "sd_of_effect"]]
+
+
+def describe(distribution):
+    """A distribution as one would write it: its name and its parameters, to three digits."""
+    parameters = {name: np.ravel(getattr(distribution, name)) for name in distribution.arg_constraints}
+    written = [
+        f"{name}={value[0]:.3g}" if len(value) == 1 else f"{name}={value.round(3).tolist()}"
+        for name, value in parameters.items()
+        if value.dtype.kind == "f"
+    ]
+    return f"{type(distribution).__name__}({', '.join(written)})"
+
+
+def _rows_of_leaf(leaf, matrix, spec):
+    layout = spec.layout
+    rows, name, columns = layout.slices[leaf], layout.names[leaf], layout.columns[leaf]
+    spread = matrix[:, rows].std(0)
+    facts = {fact: values[rows] for fact, values in _facts(spec).items()}
+    for features, outputs in _alike(facts, spec.free[rows]):
+        fact = {name: values[features[0], outputs[0]] for name, values in facts.items()}
+        prior, sd = ("0, by feature_mask", 0.0) if not spec.free[rows][features[0], outputs[0]] else _prior(fact, spec)
+        shown = {name: fact[name] for name in fact if name in TEXT and prior[0] != "0"}
+        if shown.get("group", 0) < 0:
+            shown = {}
+        yield {
+            "variable": f"coef.{name}" if name else "coef",
+            "feature": _listed(features, len(spread), columns),
+            **({"output": _listed(outputs, len(spec.k), None)} if spec.population else {}),
+            **shown,
+            "prior": prior,
+            "sd": sd,
+            "sd_of_effect": sd * np.sqrt(np.mean(spread[list(features)] ** 2)),
+        }
+
+
+def _facts(spec):
+    """What decides the prior of each coefficient: arrays of shape (p, outputs)."""
+    k = np.broadcast_to(spec.k, spec.free.shape)
+    if is_grouped(spec.strength):
+        rate, groups = spec.strength
+        size = np.bincount(groups.ravel(), minlength=len(rate) + 1)
+        padded = np.append(rate, 0.0) / np.sqrt(np.maximum(size, 1))
+        group = np.where(groups < len(rate), groups, -1)
+        return {"group": group, "strength": padded[groups], "size": size[groups], "k": k}
+    if isinstance(spec.strength, tuple):
+        return {"strength": spec.strength[0], "ratio": spec.strength[1], "k": k}
+    return {"strength": spec.strength, "k": k}
+
+
+def _alike(facts, free):
+    """Pairs (features, outputs) of a leaf that cover all coefficients, each with one prior."""
+    keys = np.stack([np.where(free, values, -2.0) for values in facts.values()], axis=-1)
+    found: dict[tuple, list] = {}
+    for output in range(free.shape[1]):
+        features_of: dict[tuple, list] = {}
+        for feature, key in enumerate(map(tuple, keys[:, output].tolist())):
+            features_of.setdefault(key, []).append(feature)
+        for key, features in features_of.items():
+            found.setdefault((key, tuple(features)), []).append(output)
+    return [(features, tuple(outputs)) for (_, features), outputs in found.items()]
+
+
+def _prior(fact, spec):
+    """Prior of a coefficient in words, and its standard deviation."""
+    strength: Any = np.float64(fact["strength"])
+    if strength == 0:
+        return "flat", np.inf
+    if "group" in fact:
+        size = int(fact["size"])
+        strength = np.array([strength * np.sqrt(size)]), np.zeros(size, int)
+    elif "ratio" in fact:
+        strength = strength, np.float64(fact["ratio"])
+    distribution = spec.form.prior.distribution(strength, np.float64(fact["k"]))
+    plain = distribution.base_dist if isinstance(distribution, MaskedDistribution) else distribution
+    return describe(plain), float(np.sqrt(np.ravel(plain.variance)[0]))
+
+
+def _rows_of_scale(spec):
+    if not spec.form.samples_scale:
+        return []
+    if spec.scale_prior is not None:
+        return [{"variable": "dispersion", "prior": describe(spec.scale_prior)}]
+    rows = []
+    for block in spec.blocks:
+        prior = spec.form.family.scale_prior(spec.y_spread[block[0]])
+        assert isinstance(prior, TransformedDistribution)  # of the square root
+        variable = "sigma" if spec.form.family.reports_sigma else "sqrt(dispersion)"
+        rows.append({"variable": variable, "prior": describe(prior.base_dist)})
+        if spec.population:
+            rows[-1]["output"] = _listed(tuple(block.tolist()), len(spec.k), None)
+    return rows
+
+
+def _listed(indices, length, names):
+    """Indices as text: "all", the names if there are, or ranges such as "0-2, 5"."""
+    if len(indices) == length:
+        return "all"
+    if names is not None:
+        return ", ".join(names[i] for i in indices)
+    starts = [i for i in indices if i - 1 not in indices]
+    ends = [i for i in indices if i + 1 not in indices]
+    return ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True))

@@ -1,0 +1,49 @@
+"""Scores of a fit on data: the fraction of the deviance explained, and NeMoS's three."""
+
+import numpy as np
+
+from bayesglm.links import IDENTITY
+
+__all__ = ["SCORE_TYPES", "score_fit"]
+
+SCORE_TYPES = (None, "log-likelihood", "pseudo-r2-McFadden", "pseudo-r2-Cohen")
+
+
+def score_fit(y, eta, weight, spec, score_type):
+    """Score the linear predictor of a fit.
+
+    Parameters
+    ----------
+    y, eta : (n, outputs)
+    weight : (n,)
+    spec : Spec
+    score_type : one of SCORE_TYPES
+
+    Returns
+    -------
+    float
+    """
+    family, link, scale = spec.form.family, spec.form.link, spec.scale
+    share = weight / weight.sum()
+    # The null model predicts the mean; where all y are equal it is the saturated model.
+    varies = np.ptp(y[weight > 0], axis=0) > 0
+    mean = np.where(varies, share @ y, 0.5)
+    saturated = share @ np.asarray(family.saturated_nll(y, scale))
+    null = np.where(
+        varies, share @ np.asarray(family.nll(y, np.broadcast_to(mean, y.shape), IDENTITY, scale)), saturated
+    )
+    fit = share @ np.asarray(family.nll(y, eta, link, scale))
+    if score_type is None:
+        return float(np.mean(_fraction(null - saturated, fit - saturated)))
+    if score_type == "pseudo-r2-Cohen":
+        return float(_fraction(np.mean(null - saturated), np.mean(fit - saturated)))
+    constant = share @ np.asarray(family.log_normalizer(y, scale))
+    likelihood, null_likelihood = (np.mean(-loss / np.asarray(family.phi(scale)) - constant) for loss in (fit, null))
+    if score_type == "log-likelihood":
+        return float(likelihood)
+    return float(_fraction(null_likelihood, likelihood))
+
+
+def _fraction(null, fit):
+    """1 - fit / null; without anything to explain, 1 for a perfect fit and 0 for any other."""
+    return np.where(null != 0, 1 - fit / np.where(null != 0, null, 1.0), np.where(fit == 0, 1.0, 0.0))
