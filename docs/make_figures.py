@@ -1,22 +1,31 @@
 """Draw the figures of the documentation: ``python docs/make_figures.py`` writes them into docs/figures.
 
-`penalties_and_priors.png` is drawn here; `quickstart_forest.png` is the picture that examples/quickstart.py
-makes.
+`penalties_and_priors.png` and `strengths.png` are drawn here, the latter from the fits of the page
+what-is-a-strength.md; `quickstart_forest.png` is the picture that examples/quickstart.py makes.
 """
 
+import contextlib
 import importlib.util
+import io
+import re
+import textwrap
 from pathlib import Path
 
 import matplotlib
 
 matplotlib.use("Agg")
 
+import jax
 import matplotlib.pyplot as plt
 import numpy as np
-from scipy import stats
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from scipy import special, stats
 
 import bayesglm
-from bayesglm import GLM
+from bayesglm import GLM, PopulationGLM, priors
+from bayesglm._design import read_design
+from bayesglm._strength import read_strength
 
 HERE = Path(__file__).resolve().parent
 FIGURES = HERE / "figures"
@@ -24,6 +33,9 @@ STRENGTH, N = 0.1, 200
 SIZES = {"a": 5, "b": 3}
 COLORS = {"UnRegularized": "0.6", "Ridge": "C0", "Lasso": "C1", "ElasticNet": "C2", "GroupLasso": "C3"}
 MARKERS = {"UnRegularized": "s", "Ridge": "o", "Lasso": "D", "ElasticNet": "^", "GroupLasso": "v"}
+LEAVES = {"past": "C0", "tone": "C1", "touch": "C2", "": "0.25"}
+OUTPUTS = ["o", "s", "^"]
+LIMITS = -0.9, 0.9
 
 
 def make_data():
@@ -97,6 +109,151 @@ def draw_penalties_and_priors(path):
     plt.close(figure)
 
 
+def run_page(page):
+    """Names that the snippets of a page leave behind."""
+    namespace = {"__name__": "page"}
+    with contextlib.redirect_stdout(io.StringIO()):
+        for snippet in re.findall(r"```python\n(.*?)```", page.read_text(), re.S):
+            exec(compile(snippet, str(page), "exec"), namespace)
+    return namespace
+
+
+def by_leaf(tree):
+    """Leaves by the last part of their path; "" if the tree is one array."""
+    paths = jax.tree.leaves_with_path(tree)
+    return {jax.tree_util.keystr(path[-1:], simple=True): leaf for path, leaf in paths}
+
+
+def read_priors(model, k):
+    """For each leaf the priors of its coefficients, as (regularizer, k s, ...), and their groups, (p, outputs)."""
+    regularizer, outputs = model.regularizer, len(model.intercept_)
+    prior = getattr(priors, regularizer)() if isinstance(regularizer, str) else regularizer
+    layout = read_design(jax.tree.map(lambda coef: np.zeros((1, len(coef))), model.coef_))[1]
+    population = isinstance(model, PopulationGLM)
+    strength = read_strength(model.regularizer_strength, prior, layout, outputs, population=population)
+    name = type(prior).__name__
+    found, labels = np.empty((2, layout.n_features, outputs), object)
+    for place in np.ndindex(found.shape):
+        if name == "GroupLasso":
+            rates, groups = strength
+            member = groups[place] < len(rates)
+            found[place] = (name, k * rates[groups[place]], np.sum(groups == groups[place])) if member else (name, 0.0)
+            labels[place] = str(groups[place]) if member else "–"
+        else:
+            size, *ratio = strength if name == "ElasticNet" else (strength,)
+            found[place] = name, k * size[place], *(r[place] for r in ratio)
+    return by_leaf(layout.split(found)), labels if name == "GroupLasso" else None
+
+
+def describe(prior, w):
+    """Density of one coefficient, for a group the marginal one, and its standard deviation."""
+    name, rate, *rest = prior
+    if rate == 0:
+        return np.ones_like(w), np.inf
+    if name == "GroupLasso":
+        # The integral of GroupLaplace over the other members: a variance-gamma density.
+        x, order = rate * np.maximum(np.abs(w), 1e-9), rest[0] / 2
+        constant = rate / (np.sqrt(np.pi) * special.gamma(order + 0.5) * 2**order)
+        return constant * x**order * special.kv(order, x), np.sqrt(rest[0] + 1) / rate
+    if name == "ElasticNet":
+        elastic = bayesglm.distributions.ElasticNet(rate * rest[0], rate * (1 - rest[0]))
+        return np.exp(np.asarray(elastic.log_prob(w))), float(np.sqrt(elastic.variance))
+    known = stats.norm(0, 1 / np.sqrt(rate)) if name == "Ridge" else stats.laplace(0, 1 / rate)
+    return known.pdf(w), known.std()
+
+
+def draw_densities(axis, found):
+    """Densities, drawn sideways; a curve that leaves share has all of their colours."""
+    w = np.linspace(*LIMITS, 1001)
+    owners = {}
+    for leaf, table in found.items():
+        for prior in table.ravel():
+            owners.setdefault(prior, {})[leaf] = None
+    highest = max(describe(prior, w)[0].max() for prior in owners if prior[1] > 0)
+    for prior, leaves in owners.items():
+        heights = describe(prior, w)[0] * (1.0 if prior[1] > 0 else 0.08 * highest)
+        for i, leaf in enumerate(leaves):
+            dashes = "-" if len(leaves) == 1 else (4 * i, (4, 4 * (len(leaves) - 1)))
+            axis.plot(heights, w, color=LEAVES[leaf], linestyle=dashes, linewidth=1.5)
+    axis.axhline(0, color="0.6", linewidth=0.8, zorder=0)
+    axis.set(xlim=(0, 1.08 * highest), xticks=[], ylim=LIMITS, yticks=[-0.5, 0, 0.5])
+    axis.tick_params(labelsize=9)
+
+
+def draw_leaves(axis, model, found, labels, free):
+    """Coefficients of some leaves, in front of one standard deviation of their priors to both sides."""
+    population = isinstance(model, PopulationGLM)
+    coefs = {leaf: coef.reshape(len(coef), -1) for leaf, coef in by_leaf(model.coef_).items() if leaf in found}
+    room = 72 * axis.figure.get_figwidth() * axis.get_position().width / sum(map(len, coefs.values()))
+    shifts, width = ([-0.27, 0, 0.27], 0.2 * room) if population else ([0], 0.5 * room)
+    size = min(5.5, 2 + width / 2)
+    ticks, start = {}, 0
+    for leaf, table in coefs.items():
+        for (i, j), value in np.ndenumerate(table):
+            place, color = start + i + shifts[j], LEAVES[leaf]
+            sd = min(describe(found[leaf][i, j], np.zeros(1))[1], 2.0)
+            axis.plot([place, place], [-sd, sd], color=color, alpha=0.25, linewidth=width, solid_capstyle="butt")
+            if not population:
+                axis.plot(place, free[start + i], color="0.3", marker="_", markersize=9, zorder=2)
+            face = "white" if value == 0 else color
+            axis.plot(place, value, color=color, marker=OUTPUTS[j], markersize=size, markerfacecolor=face)
+        ticks[start + (len(table) - 1) / 2] = leaf or "columns of X"
+        start += len(table)
+        axis.axvline(start - 0.5, color="0.8", linewidth=0.8)
+    if labels is not None and not population:
+        for i, label in enumerate(labels[:, 0]):
+            axis.text(i, LIMITS[1] - 0.03, label, ha="center", va="top", fontsize=8.5)
+    axis.axhline(0, color="0.6", linewidth=0.8, zorder=0)
+    axis.set(xlim=(-0.5, start - 0.5))
+    axis.set_xticks(list(ticks), ticks.values(), fontsize=9)
+    axis.tick_params(length=0)
+
+
+def draw_form(place, form, model, only, page):
+    """One form of strength: densities on the left, the fit on the right, along the same axis."""
+    figure, columns = place.get_gridspec().figure, len(place.colspan)
+    left, right = place.subgridspec(1, 2, width_ratios=[1, 3.4 * columns - 1], wspace=0.04).subplots(sharey=True)
+    found, labels = read_priors(model, k=len(page["y"]))
+    shown = {leaf: table for leaf, table in found.items() if only in (None, leaf)}
+    draw_densities(left, shown)
+    draw_leaves(right, model, shown, labels, np.concatenate(list(page["fits"]["No penalty"][0].coef_.values())))
+    name = model.regularizer if isinstance(model.regularizer, str) else "GroupLasso(mask=...)"
+    strength = model.regularizer_strength if only is None else {only: model.regularizer_strength[only]}
+    written = textwrap.wrap(f"{name}, {strength}".replace("'", ""), 54)
+    corner = left.get_position()
+    figure.text(corner.x0, corner.y1 + 0.004, "\n".join(written), fontsize=8, va="bottom", linespacing=1.2)
+    figure.text(corner.x0, corner.y1 + 0.006 + 0.0095 * len(written), form, fontsize=10.5, weight="bold", va="bottom")
+    left.set_xlabel("density", fontsize=9, labelpad=3)
+    if place.colspan.start == 0:
+        left.set_ylabel("coefficient", fontsize=9)
+    else:
+        left.tick_params(labelleft=False)
+
+
+def draw_strengths(path):
+    """One pair of panels for each fit of the page on strengths, and the legend in the last corner."""
+    page = run_page(HERE / "what-is-a-strength.md")
+    forms = {form: fit for form, fit in page["fits"].items() if form not in ("No penalty", "From standard deviations")}
+    figure = plt.figure(figsize=(10, 14.6))
+    grid = figure.add_gridspec(6, 3, left=0.065, right=0.99, top=0.955, bottom=0.025, hspace=0.56, wspace=0.08)
+    places = [*(grid[i] for i in range(len(forms) - 1)), grid[-1, :2]]
+    for place, (form, (model, only)) in zip(places, forms.items(), strict=True):
+        draw_form(place, form, model, only, page)
+    marks = {"color": "0.3", "linestyle": "none", "markersize": 7}
+    handles = [
+        *(Patch(color=color, label=leaf) for leaf, color in LEAVES.items() if leaf),
+        Patch(color="0.3", alpha=0.25, label="one sd of the prior to both sides of 0"),
+        Line2D([], [], marker="o", label="fit; output 0 of several", **marks),
+        *(Line2D([], [], marker=OUTPUTS[j], label=f"output {j}", **marks) for j in (1, 2)),
+        Line2D([], [], marker="o", markerfacecolor="white", label="exactly 0", **marks),
+        Line2D([], [], marker="_", label="without any penalty", **marks),
+    ]
+    corner = grid[-1, -1].get_position(figure)
+    figure.legend(handles=handles, fontsize=9.5, loc="upper left", bbox_to_anchor=(corner.x0, corner.y1 + 0.02))
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
 def run_quickstart(directory):
     """Let the quickstart draw its picture."""
     spec = importlib.util.spec_from_file_location("quickstart", HERE.parent / "examples" / "quickstart.py")
@@ -108,4 +265,5 @@ def run_quickstart(directory):
 if __name__ == "__main__":
     FIGURES.mkdir(exist_ok=True)
     draw_penalties_and_priors(FIGURES / "penalties_and_priors.png")
+    draw_strengths(FIGURES / "strengths.png")
     run_quickstart(FIGURES)
