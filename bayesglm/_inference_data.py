@@ -10,7 +10,9 @@ from bayesglm._draws import Posterior
 __all__ = ["data_tree", "prediction_groups", "prior_groups", "read_posterior"]
 
 
-def data_tree(posterior, stats, log_prior, likelihood, predictive, data, spec, max_tree_depth, problem_of_output):
+def data_tree(
+    posterior, stats, log_prior, likelihood, predictive, data, obs, spec, max_tree_depth, problem_of_output
+):  # fmt: skip
     """Build the DataTree of a run.
 
     Parameters
@@ -21,8 +23,10 @@ def data_tree(posterior, stats, log_prior, likelihood, predictive, data, spec, m
     log_prior : dict of str to numpy.ndarray
         (chain, draw).
     likelihood, predictive : numpy.ndarray or None
-        Log-likelihood of the samples of positive weight, and draws of y; (chain, draw, n, outputs).
+        Log-likelihood and draws of y; (chain, draw, n, outputs).
     data : Data
+    obs : numpy.ndarray of int, shape (n,)
+        Which of the user's samples the data are: those of positive weight.
     spec : Spec
     max_tree_depth : int
     problem_of_output : numpy.ndarray of int
@@ -35,17 +39,15 @@ def data_tree(posterior, stats, log_prior, likelihood, predictive, data, spec, m
     groups = {
         "posterior": _parameters(posterior, spec),
         "sample_stats": _sample_stats(stats, max_tree_depth),
-        "observed_data": {"y": _visible(data.y, spec)},
+        "observed_data": {"y": _visible(_observed(data.y, spec), spec)},
         "constant_data": _constants(data.X, data.offset, data.weight, spec),
     }
-    if predictive is not None:
-        groups["posterior_predictive"] = {"y": _visible(predictive, spec)}
-    tree = _tree(groups, spec, np.arange(len(data.y)))
+    for name, values in (("log_likelihood", likelihood), ("posterior_predictive", predictive)):
+        if values is not None:
+            groups[name] = {"y": _visible(values, spec)}
+    tree = _tree(groups, spec, obs)
     # Trees of their own: here, variables have other dims than those of the same name in other groups.
     tree["log_prior"] = from_dict({"log_prior": log_prior})["log_prior"]
-    if likelihood is not None:
-        values = {"log_likelihood": {"y": _visible(likelihood, spec)}}
-        tree["log_likelihood"] = _tree(values, spec, np.flatnonzero(data.weight > 0))["log_likelihood"]
     if spec.population:
         each = {name: values[..., problem_of_output] for name, values in stats.items()}
         dims, coords = dict.fromkeys(each, ["output"]), {"output": np.arange(len(spec.k))}
@@ -118,6 +120,11 @@ def _constants(X, offset, weight, spec):
     if not spec.free.all():
         constants |= {f"feature_mask{suffix}": spec.free[rows] for suffix, _, rows in _leaves(spec)}
     return constants
+
+
+def _observed(y, spec):
+    """y, as integers where the family is discrete, by which ArviZ's plots tell."""
+    return y.astype(np.int64) if spec.form.family.is_discrete else y
 
 
 def _leaves(spec):

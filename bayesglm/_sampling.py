@@ -12,7 +12,7 @@ from bayesglm._draws import Posterior, draw_y, log_likelihood, log_prior
 from bayesglm._inference_data import data_tree
 from bayesglm._nuts import run_nuts
 from bayesglm._posterior import Target
-from bayesglm._problem import per_output
+from bayesglm._problem import Data, per_output
 from bayesglm._warn import warn_user
 
 __all__ = ["Run", "check_propriety", "draw_posterior"]
@@ -87,9 +87,12 @@ def draw_posterior(fitted, run):
         stats["diverging"], stats["n_steps"], run.max_tree_depth,
     )  # fmt: skip
     problem_of_output = _problem_of_output(batches)
-    likelihood, predictive = _per_sample(posterior, data, spec, run)
+    # A weight counts how often a sample was seen: those of weight 0 were not.
+    obs = np.flatnonzero(data.weight > 0)
+    seen = Data(*(leaf[obs] for leaf in data))
+    likelihood, predictive = _per_sample(posterior, seen, spec, run)
     return data_tree(
-        posterior, stats, prior, likelihood, predictive, data, spec, run.max_tree_depth, problem_of_output
+        posterior, stats, prior, likelihood, predictive, seen, obs, spec, run.max_tree_depth, problem_of_output
     )  # fmt: skip
 
 
@@ -175,9 +178,7 @@ def _per_sample(posterior, data, spec, run):
         )
     likelihood = predictive = None
     if wanted["log_likelihood"]:
-        rows = data.weight > 0
-        args = data.X[rows], data.offset[rows], data.y[rows], data.weight[rows]
-        likelihood = log_likelihood(posterior, *args, spec)
+        likelihood = log_likelihood(posterior, data.X, data.offset, data.y, data.weight, spec)
     if wanted["posterior_predictive"]:
         predictive, _ = draw_y(posterior, data.X, data.offset, spec, np.random.default_rng(run.seed))
     return likelihood, predictive

@@ -49,6 +49,7 @@ class PoissonObservations:
     default_link: ClassVar[Link] = EXP
     scale: ClassVar[float] = 1.0
     scale_shapes_mean: ClassVar[bool] = False
+    is_discrete: ClassVar[bool] = True
     is_count: ClassVar[bool] = True
     reports_sigma: ClassVar[bool] = False
     domain: ClassVar[str] = "numbers >= 0"
@@ -117,6 +118,7 @@ class GaussianObservations:
 
     default_link: ClassVar[Link] = IDENTITY
     scale_shapes_mean: ClassVar[bool] = False
+    is_discrete: ClassVar[bool] = False
     is_count: ClassVar[bool] = False
     reports_sigma: ClassVar[bool] = True
     domain: ClassVar[str] = "real numbers"
@@ -180,6 +182,7 @@ class BernoulliObservations:
     default_link: ClassVar[Link] = LOGISTIC
     scale: ClassVar[float] = 1.0
     scale_shapes_mean: ClassVar[bool] = False
+    is_discrete: ClassVar[bool] = True
     is_count: ClassVar[bool] = False
     reports_sigma: ClassVar[bool] = False
     domain: ClassVar[str] = "zeros and ones"
@@ -248,6 +251,7 @@ class GammaObservations:
 
     default_link: ClassVar[Link] = ONE_OVER_X
     scale_shapes_mean: ClassVar[bool] = False
+    is_discrete: ClassVar[bool] = False
     is_count: ClassVar[bool] = False
     reports_sigma: ClassVar[bool] = False
     domain: ClassVar[str] = "numbers > 0"
@@ -323,6 +327,7 @@ class NegativeBinomialObservations:
 
     default_link: ClassVar[Link] = EXP
     scale_shapes_mean: ClassVar[bool] = True
+    is_discrete: ClassVar[bool] = True
     is_count: ClassVar[bool] = True
     reports_sigma: ClassVar[bool] = False
     domain: ClassVar[str] = "numbers >= 0"

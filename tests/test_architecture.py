@@ -27,7 +27,7 @@ DOORS = {
     "arviz_base": {"_inference_data"},
     "arviz_stats": {"_diagnostics"},
     "numpyro.infer": {"_nuts"},
-    "scipy": {"_propriety"},
+    "scipy": {"_propriety", "_diagnostics"},
     "matplotlib": set(),
 }
 FREE_OF_NUMPYRO = {"_solver", "_map", "_design", "_targets", "_problem", "_propriety", "links", "_groups"}

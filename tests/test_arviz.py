@@ -4,6 +4,7 @@ import arviz as az
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.base import clone
 
 from bayesglm import GLM, PopulationGLM
 
@@ -21,16 +22,21 @@ def counts(rng, outputs=None):
 def single():
     rng = np.random.default_rng(4)
     X, y = counts(rng)
-    weight = np.where(np.arange(200) % 10 == 0, 0.0, 1.0)
+    weight = np.where(np.arange(200) % 10 == 0, 0.0, 1.0 + (np.arange(200) == 7))
     model = GLM(regularizer="Ridge", regularizer_strength={"stim": 0.1, "a/b": [0.1, 0.2, 0.3]})
     return model, model.sample(X, y, sample_weight=weight, offset=0.1 * rng.normal(size=200), **RUN)
+
+
+def weak_and_strong(model, X, y):
+    """Draws of a model, and of the same model under a prior that is far too strong."""
+    strong = clone(model).set_params(regularizer_strength=20.0)
+    return model, model.sample(X, y, **RUN), strong.sample(X, y, **RUN)
 
 
 @pytest.fixture(scope="module")
 def population():
     X, y = counts(np.random.default_rng(5), outputs=3)
-    model = PopulationGLM(regularizer="Lasso", regularizer_strength=0.02)
-    return model, model.sample(X, y, **RUN)
+    return weak_and_strong(PopulationGLM(regularizer="Ridge", regularizer_strength=0.02), X, y)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +44,42 @@ def gaussian():
     rng = np.random.default_rng(6)
     X = rng.normal(size=(150, 3))
     model = GLM("Gaussian", regularizer="Ridge", regularizer_strength=0.1)
-    return model, model.sample(X, X[:, 0] + rng.normal(size=150), **RUN)
+    return weak_and_strong(model, X, X[:, 0] + rng.normal(size=150))
+
+
+@pytest.fixture(scope="module")
+def gaussians():
+    rng = np.random.default_rng(7)
+    X = rng.normal(size=(150, 3))
+    model = PopulationGLM("Gaussian", regularizer="Lasso", regularizer_strength=0.01)
+    return model, model.sample(X, X @ (0.5 * np.eye(3)) + rng.normal(size=(150, 3)), **RUN)
+
+
+@pytest.mark.parametrize("name", ["gaussian", "population"])
+def test_compare_needs_no_argument(name, request):
+    _, weak, strong = request.getfixturevalue(name)
+    table = az.compare({"weak": weak, "strong": strong})
+    assert table.index.tolist() == ["weak", "strong"]
+    assert table["elpd_diff"].iloc[1] < -5
+
+
+@pytest.mark.parametrize("name", ["single", "population", "gaussian", "gaussians"])
+def test_loo_pit_is_uniform_for_the_true_model(name, request):
+    pit = az.loo_pit(request.getfixturevalue(name)[1])["y"].values
+    assert 0 <= pit.min() < 0.1
+    assert 0.9 < pit.max() <= 1
+    assert abs(pit.mean() - 0.5) < 4 / np.sqrt(12 * pit.size)
+
+
+@pytest.mark.parametrize("name", ["gaussian", "gaussians", "single"])
+def test_predictive_plots_need_no_argument(name, request):
+    import matplotlib.pyplot as plt
+
+    # ArviZ has plots of its own for counts, which look at the type of y.
+    plot = az.plot_ppc_rootogram if name == "single" else az.plot_ppc_dist
+    drawn = artists(plot(request.getfixturevalue(name)[1], backend="matplotlib"))
+    plt.close("all")
+    assert drawn > 3
 
 
 @pytest.fixture(params=["single", "population", "gaussian"])
@@ -60,15 +101,14 @@ def test_groups_variables_and_dims(single):
     assert idata["observed_data"]["y"].dims == ("obs",)
     assert idata["constant_data"]["X.stim"].dims == ("obs", "stim_feature")
     assert {"sample_weight", "offset"} <= set(idata["constant_data"].data_vars)
-    assert idata["posterior_predictive"]["y"].shape == (4, 500, 200)
+    assert idata["posterior_predictive"]["y"].shape == (4, 500, 180)
     assert posterior.sizes == {"chain": 4, "draw": 500, "stim_feature": 2, "a.b_feature": 3}
 
 
-def test_rows_of_weight_zero_are_left_out_of_the_log_likelihood(single):
+@pytest.mark.parametrize("group", ["log_likelihood", "posterior_predictive", "observed_data", "constant_data"])
+def test_rows_of_weight_zero_are_left_out(group, single):
     _, idata = single
-    y = idata["log_likelihood"]["y"]
-    assert y.shape == (4, 500, 180)
-    np.testing.assert_array_equal(y["obs"], np.flatnonzero(np.arange(200) % 10))
+    np.testing.assert_array_equal(idata[group]["obs"], np.flatnonzero(np.arange(200) % 10))
 
 
 def test_log_likelihood_is_weighted_and_complete(single):
@@ -78,7 +118,7 @@ def test_log_likelihood_is_weighted_and_complete(single):
     one = idata["posterior"].isel(chain=1, draw=7)
     data = idata["constant_data"]
     eta = one["intercept"] + data["offset"] + data["X.stim"] @ one["coef.stim"] + data["X.a.b"] @ one["coef.a.b"]
-    expected = poisson.logpmf(idata["observed_data"]["y"], np.exp(eta))[np.arange(200) % 10 != 0]
+    expected = data["sample_weight"] * poisson.logpmf(idata["observed_data"]["y"], np.exp(eta))
     np.testing.assert_allclose(idata["log_likelihood"]["y"].isel(chain=1, draw=7), expected, rtol=1e-10)
 
 
@@ -87,14 +127,14 @@ def test_log_prior_is_the_normalized_density(single):
     from scipy.stats import norm
 
     one = idata["posterior"].isel(chain=0, draw=3)
-    k = 180
+    k = 181
     expected = norm.logpdf(one["coef.stim"], scale=1 / np.sqrt(k * 0.1)).sum()
     expected += norm.logpdf(one["coef.a.b"], scale=1 / np.sqrt(k * np.array([0.1, 0.2, 0.3]))).sum()
     np.testing.assert_allclose(idata["log_prior"]["coef"].isel(chain=0, draw=3), expected, rtol=1e-10)
 
 
 def test_population_dims_and_statistics(population):
-    _, idata = population
+    _, idata, _ = population
     assert idata["posterior"]["coef.stim"].dims == ("chain", "draw", "stim_feature", "output")
     assert idata["posterior"]["intercept"].dims == ("chain", "draw", "output")
     assert idata["observed_data"]["y"].dims == ("obs", "output")
@@ -105,7 +145,7 @@ def test_population_dims_and_statistics(population):
 
 
 def test_gaussian_reports_dispersion_and_sigma(gaussian):
-    model, idata = gaussian
+    model, idata, _ = gaussian
     assert {"dispersion", "sigma", "coef", "intercept"} == set(idata["posterior"].data_vars)
     assert idata["posterior"]["coef"].dims == ("chain", "draw", "feature")
     assert set(idata["log_prior"].data_vars) == {"coef", "dispersion"}
@@ -166,7 +206,7 @@ def test_progress_bar_can_be_turned_off(rng, capsys):
 
 
 def test_posterior_predictive_has_the_moments_of_y(gaussian):
-    _, idata = gaussian
+    _, idata, _ = gaussian
     draws = idata["posterior_predictive"]["y"]
     y = idata["observed_data"]["y"]
     assert abs(float(draws.mean() - y.mean())) < 0.1

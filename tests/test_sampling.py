@@ -7,12 +7,19 @@ import numpyro.distributions as dist
 import pandas as pd
 import pytest
 from arviz_stats.base import array_stats
+from jax.scipy.special import gammaln
 from numpyro.infer import MCMC, NUTS
 from numpyro.infer.util import log_density
 
 from bayesglm import GLM, PopulationGLM
 from bayesglm._diagnostics import check_run
-from bayesglm.observation_models import GaussianObservations
+from bayesglm.observation_models import (
+    BernoulliObservations,
+    GammaObservations,
+    GaussianObservations,
+    NegativeBinomialObservations,
+    PoissonObservations,
+)
 from bayesglm.priors import GroupLasso
 
 LONG = {"num_samples": 12_500, "num_warmup": 500, "num_chains": 4, "progress_bar": False, "log_likelihood": False}
@@ -83,10 +90,38 @@ PRIORS = {
 }
 
 
+# Observation model, a draw of y given eta, log-likelihood by hand up to its constant, and the dispersion.
+FAMILIES = {
+    "Poisson": (PoissonObservations(), lambda rng, e: rng.poisson(np.exp(e)), lambda y, e: y * e - jnp.exp(e), 1.0),
+    "Bernoulli": (
+        BernoulliObservations(),
+        lambda rng, e: rng.random(e.shape) < 1 / (1 + np.exp(-e)),
+        lambda y, e: y * e - jnp.log1p(jnp.exp(e)),
+        1.0,
+    ),
+    "Gaussian": (
+        GaussianObservations(1.5),
+        lambda rng, e: e + np.sqrt(1.5) * rng.normal(size=e.shape),
+        lambda y, e: -((y - e) ** 2) / 3,
+        1.5,
+    ),
+    "Gamma": (
+        GammaObservations(0.5),
+        lambda rng, e: rng.gamma(2.0, np.exp(e) / 2),
+        lambda y, e: -2 * (y * jnp.exp(-e) + e),
+        0.5,
+    ),
+    "NegativeBinomial": (
+        NegativeBinomialObservations(0.5),
+        lambda rng, e: rng.poisson(rng.gamma(2.0, np.exp(e) / 2)),
+        lambda y, e: y * e - (y + 2) * jnp.log1p(jnp.exp(e) / 2),
+        1.0,
+    ),
+}
 ALWAYS = {("Poisson", "Lasso"), ("Bernoulli", "GroupLasso")}  # the other pairs only in the slow run
 QUADRATURE = [
     pytest.param(family, regularizer, marks=() if (family, regularizer) in ALWAYS else pytest.mark.slow)
-    for family in ("Poisson", "Bernoulli")
+    for family in FAMILIES
     for regularizer in PRIORS
 ]
 
@@ -94,50 +129,116 @@ QUADRATURE = [
 @pytest.mark.parametrize(("family", "regularizer"), QUADRATURE)
 def test_posterior_is_the_one_by_quadrature(family, regularizer, rng):
     """The density is written out by hand here: likelihood times prior, weights and offset included."""
+    observations, draw, log_likelihood, phi = FAMILIES[family]
     n = 60
     X = rng.normal(size=(n, 2)) @ np.array([[1, 0.5], [0, 0.8]])
     offset = 0.2 * rng.normal(size=n)
-    eta = X @ np.array([0.4, 0.1]) + 0.3 + offset
-    y = (rng.poisson(np.exp(eta)) if family == "Poisson" else rng.random(n) < 1 / (1 + np.exp(-eta))).astype(float)
+    y = draw(rng, X @ np.array([0.4, 0.1]) + 0.3 + offset).astype(float)
     weight = rng.integers(1, 3, n).astype(float)
     strength, log_prior = PRIORS[regularizer]
-    model = GLM(family, regularizer=regularizer, regularizer_strength=strength)
+    link = "exp" if family == "Gamma" else None
+    model = GLM(observations, link, regularizer, strength)
     idata = model.sample(X, y, sample_weight=weight, offset=offset, **LONG)
     with jax.enable_x64(True):
 
         def log_density(point):
-            e = offset + point[0] + X @ point[1:]
-            log_lik = y * e - jnp.exp(e) if family == "Poisson" else y * e - jnp.log1p(jnp.exp(e))
-            return weight @ log_lik + (0 if log_prior is None else log_prior(point[1:], weight.sum()))
+            log_lik = weight @ log_likelihood(y, offset + point[0] + X @ point[1:])
+            return log_lik + (0 if log_prior is None else log_prior(point[1:], weight.sum() / phi))
 
         rough = draws_of(idata).reshape(-1, 3)
         mean, sd = quadrature(log_density, rough.mean(0), rough.std(0))
     check_moments(idata, mean, sd)
 
 
+def half_student(sigma, scale):
+    """Log density of the half Student's t with 4 degrees of freedom, up to its constant."""
+    return -2.5 * jnp.log1p((sigma / scale) ** 2 / 4)
+
+
+def gaussian_lasso(point, x, y, k):
+    sigma = jnp.exp(point[2])
+    residual = (y - point[0] - x * point[1]) / sigma
+    log_lik = -0.5 * residual @ residual - len(y) * point[2]
+    return log_lik - 0.3 * k * jnp.abs(point[1]) + half_student(sigma, y.std()) + point[2]
+
+
+def gaussian_conditional_ridge(point, x, y, k):
+    """The normal prior has the variance sigma^2 / (n s), and so a normalizer that knows sigma."""
+    sigma = jnp.exp(point[2])
+    residual = (y - point[0] - x * point[1]) / sigma
+    log_lik = -0.5 * residual @ residual - len(y) * point[2]
+    log_prior = -0.5 * len(y) * 0.3 * (point[1] / sigma) ** 2 - point[2]
+    return log_lik + log_prior + half_student(sigma, y.std()) + point[2]
+
+
+def gamma_ridge(point, x, y, k):
+    """The square root of the dispersion has a half-normal prior; its logarithm is the third coordinate."""
+    root = jnp.exp(point[2])
+    shape = root**-2
+    eta = point[0] + x * point[1]
+    log_lik = shape * (jnp.log(shape) - eta) - gammaln(shape) + (shape - 1) * jnp.log(y) - shape * y * jnp.exp(-eta)
+    return jnp.sum(log_lik) - 0.15 * k * point[1] ** 2 - 0.5 * root**2 + point[2]
+
+
+def gamma_reciprocal_ridge(point, x, y, k):
+    """The mean is 1 / eta, and the density is 0 where eta is negative for any sample."""
+    root = jnp.exp(point[2])
+    shape = root**-2
+    eta = point[0] + x * point[1]
+    safe = jnp.where(eta > 0, eta, 1.0)
+    log_lik = shape * jnp.log(shape * safe) - gammaln(shape) + (shape - 1) * jnp.log(y) - shape * y * safe
+    log_lik = jnp.where(jnp.all(eta > 0), jnp.sum(log_lik), -jnp.inf)
+    return log_lik - 0.15 * k * point[1] ** 2 - 0.5 * root**2 + point[2]
+
+
+def negative_binomial_lasso(point, x, y, k):
+    root = jnp.exp(point[2])
+    a = root**2
+    mean = jnp.exp(point[0] + x * point[1])
+    log_lik = gammaln(y + 1 / a) - gammaln(1 / a) + y * jnp.log(a * mean) - (y + 1 / a) * jnp.log1p(a * mean)
+    return jnp.sum(log_lik) - 0.3 * k * jnp.abs(point[1]) - 0.5 * root**2 + point[2]
+
+
+SAMPLED_SCALE = {
+    "Gaussian, Lasso": (GLM("Gaussian", None, "Lasso", 0.3), gaussian_lasso),
+    "Gaussian, Ridge, conditional": (
+        GLM("Gaussian", None, "Ridge", 0.3, dispersion_prior="conditional"),
+        gaussian_conditional_ridge,
+    ),
+    "Gamma, Ridge": (GLM("Gamma", "exp", "Ridge", 0.3), gamma_ridge),
+    "Gamma, Ridge, 1/x": (GLM("Gamma", None, "Ridge", 0.3), gamma_reciprocal_ridge),
+    "NegativeBinomial, Lasso": (
+        GLM(NegativeBinomialObservations(None), None, "Lasso", 0.3),
+        negative_binomial_lasso,
+    ),
+}
+
+
 @pytest.mark.slow
-def test_gaussian_with_sampled_variance_is_the_one_by_quadrature(rng):
-    X, y = gaussian_data(rng, n=25)
-    X = X[:, :1]
-    model = GLM("Gaussian", regularizer="Lasso", regularizer_strength=0.3)
-    idata = model.sample(X, y, **LONG)
-    k = len(y) / model.scale_[0]
+@pytest.mark.parametrize("name", SAMPLED_SCALE)
+def test_posterior_with_sampled_scale_is_the_one_by_quadrature(name, rng):
+    """Three dimensions: intercept, one coefficient, and the logarithm of the square root of the scale."""
+    model, by_hand = SAMPLED_SCALE[name]
+    n = 40
+    x = rng.normal(size=n)
+    mean = {"Gaus": 1 + 0.5 * x, "Gamm": np.exp(0.5 + 0.4 * x), "Nega": np.exp(1 + 0.4 * x)}[name[:4]]
+    if "1/x" in name:
+        mean = 1 / (1 + 0.2 * x)
+    y = {
+        "Gaus": lambda: mean + rng.normal(size=n),
+        "Gamm": lambda: rng.gamma(3.0, mean / 3),
+        "Nega": lambda: rng.poisson(rng.gamma(1.5, mean / 1.5)),
+    }[name[:4]]().astype(float)
+    idata = model.sample(x[:, None], y, **LONG)
+    k = len(y) if "Neg" in name else len(y) / model.scale_[0]
+    root = np.log(idata.posterior["dispersion"].values) / 2
+    draws = np.concatenate([draws_of(idata), root[..., None]], axis=2)
     with jax.enable_x64(True):
-
-        def log_density(point):
-            sigma = jnp.exp(point[2])
-            residual = (y - point[0] - X[:, 0] * point[1]) / sigma
-            log_lik = -0.5 * residual @ residual - len(y) * jnp.log(sigma)
-            t = -2.5 * jnp.log1p((sigma / y.std()) ** 2 / 4)  # half Student's t with 4 degrees of freedom
-            return log_lik - k * 0.3 * jnp.abs(point[1]) + t + jnp.log(sigma)
-
-        log_sigma = np.log(idata.posterior["sigma"].values)
-        rough = np.concatenate([draws_of(idata), log_sigma[..., None]], axis=2).reshape(-1, 3)
-        mean, sd = quadrature(log_density, rough.mean(0), rough.std(0))
+        rough = draws.reshape(-1, 3)
+        mean, sd = quadrature(lambda point: by_hand(point, x, y, k), rough.mean(0), rough.std(0), points=81)
     check_moments(idata, mean[:2], sd[:2])
-    assert abs(log_sigma.mean() - mean[2]) < 0.08 * sd[2]
-    assert abs(log_sigma.std() / sd[2] - 1) < 0.08
-    np.testing.assert_allclose(idata.posterior["dispersion"], idata.posterior["sigma"] ** 2)
+    assert abs(root.mean() - mean[2]) < 0.08 * sd[2]
+    assert abs(root.std() / sd[2] - 1) < 0.08
 
 
 CASES = {
@@ -281,7 +382,7 @@ def test_held_out_outlier_does_not_stop_the_run(rng):
     weight = np.where(np.arange(50) == 3, 0.0, 1.0)
     model = GLM(regularizer="Ridge", regularizer_strength=0.01)
     idata = model.sample(X, y, sample_weight=weight, num_samples=400, progress_bar=False)
-    assert idata.posterior_predictive["y"].shape == (4, 400, 50)
+    assert idata.posterior_predictive["y"].shape == (4, 400, 49)
 
 
 def test_intercept_prior_makes_boundary_data_proper(rng):
