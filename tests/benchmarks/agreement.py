@@ -86,7 +86,7 @@ def compare(case, data, peer, version, ours, theirs):
         return Row(case, peer, version, theirs.get("setting", ""), float("nan"), message, False)
     difference = largest_difference(ours, theirs)
     remarks, fine = judge(make_problem(case, data), ours, theirs) if difference > BAR else ([], True)
-    if any("Convergence" in name or name == "RuntimeWarning" for name in theirs["warnings"]):
+    if any("converge" in warning.lower() for warning in theirs["warnings"]):
         remarks.append("it warns that its tolerance is not reached")
     return Row(case, peer, version, theirs["setting"], difference, "; ".join(remarks), fine)
 

@@ -161,7 +161,7 @@ def measure(fit, problem, tol, repeats):
         "intercept": np.asarray(result.intercept, float).ravel().tolist(),
         "scale": None if result.scale is None else float(result.scale),
         "setting": result.setting,
-        "warnings": sorted({warning.category.__name__ for warning in caught}),
+        "warnings": sorted({f"{warning.category.__name__}: {warning.message}" for warning in caught}),
         "first_s": first,
         "median_s": float(np.median(further)) if further else None,
         "peak_rss_mb": peak_rss_mb(),

@@ -199,8 +199,8 @@ def skglm_separable(problem, options):
     if problem.weight is not None:
         datafit = datafits.WeightedQuadratic(problem.weight)
     own = np.ndim(strength) > 0
-    if own and case.prior != "Lasso":
-        raise Absent
+    if own and (case.prior != "Lasso" or case.family != "Gaussian"):
+        raise Absent  # ProxNewton hands the intercept to the penalty too, which WeightedL1 does not take
     penalty = {
         "UnRegularized": lambda: penalties.L1(0.0),
         "Ridge": lambda: penalties.L1_plus_L2(strength, 0.0),

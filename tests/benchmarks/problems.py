@@ -5,7 +5,7 @@ groups of unequal size, of which some have no influence: nothing is trivial, and
 """
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ GROUP_SIZES = (3, 4, 6, 7)
 N_OUTPUTS = 3
 OVERDISPERSION = 0.5
 SMALL = 0.1  # strengths, as a fraction of the one at which all coefficients vanish
+GROUPWISE = {"poisson": 0.7, "gaussian, outputs": SMALL, "poisson, outputs": SMALL}  # the same for groups
+ANY_GROUPWISE = 0.4
 RATIO = 0.5
 
 DEFAULT_LINKS = {
@@ -178,7 +180,7 @@ def make_cases(data):
         cases += plain
         if link == DEFAULT_LINKS[family] or family == "Gamma":
             weighted = [case for case in plain if case.prior in ("UnRegularized", "Ridge", "ElasticNet")]
-            cases += [Case(**case.as_dict() | {"weighted": True, "title": "sample weights"}) for case in weighted]
+            cases += [replace(case, weighted=True, title="sample weights") for case in weighted]
         if name in ("gaussian", "poisson") and link == DEFAULT_LINKS[family]:
             cases += [own_strengths(case, data) for case in plain if case.prior != "UnRegularized"]
     return cases + special_cases(data)
@@ -190,17 +192,15 @@ def special_cases(data):
     sparse = make_case(data, "poisson", "Poisson", "exp", "Lasso")
     learned = make_case(data, "negative binomial", "NegativeBinomial", "exp", "UnRegularized")
     centered = make_case(data, "antisymmetric", "Bernoulli", "logistic", "Lasso")
+    grouped = make_case(data, "gaussian, outputs", "Gaussian", "identity", "GroupLasso")
     outputs = [make_case(data, "poisson, outputs", "Poisson", "exp", prior) for prior in PRIORS]
     return [
-        Case(**flat.as_dict() | {"offset": True, "title": "offset"}),
-        Case(**sparse.as_dict() | {"offset": True, "title": "offset"}),
-        Case(**learned.as_dict() | {"scale": None, "title": "overdispersion learned"}),
-        Case(**centered.as_dict() | {"title": "intercept zero by symmetry"}),
-        Case(
-            **make_case(data, "gaussian, outputs", "Gaussian", "identity", "GroupLasso").as_dict()
-            | {"title": f"{N_OUTPUTS} outputs, groups across them"}
-        ),
-        *[Case(**case.as_dict() | {"title": outputs_title(case)}) for case in outputs],
+        replace(flat, offset=True, title="offset"),
+        replace(sparse, offset=True, title="offset"),
+        replace(learned, scale=None, title="overdispersion learned"),
+        replace(centered, title="intercept zero by symmetry"),
+        replace(grouped, title=outputs_title(grouped)),
+        *[replace(case, title=outputs_title(case)) for case in outputs],
         *[strengths_of_outputs(case) for case in outputs if case.prior in ("Ridge", "Lasso", "ElasticNet")],
     ]
 
@@ -216,7 +216,8 @@ def make_case(data, name, family, link, prior):
     case = Case(name, family, link, prior, scale=scale, ratio=RATIO if prior == "ElasticNet" else None)
     if prior == "UnRegularized":
         return case
-    return Case(**case.as_dict() | {"strength": two_digits(SMALL * largest_strength(case, data[name]))})
+    fraction = GROUPWISE.get(name, ANY_GROUPWISE) if prior == "GroupLasso" else SMALL
+    return replace(case, strength=two_digits(fraction * largest_strength(case, data[name])))
 
 
 def own_strengths(case, data):
@@ -225,13 +226,13 @@ def own_strengths(case, data):
     factors = np.random.default_rng(count).uniform(0.3, 2, count)
     strength = [two_digits(case.strength * factor) for factor in factors]
     title = "one strength per " + ("group" if case.prior == "GroupLasso" else "coefficient")
-    return Case(**case.as_dict() | {"strength": strength, "title": title})
+    return replace(case, strength=strength, title=title)
 
 
 def strengths_of_outputs(case):
     """The same with a strength for each output."""
     strength = [[two_digits(case.strength * factor) for factor in np.linspace(0.5, 2, N_OUTPUTS)]]
-    return Case(**case.as_dict() | {"strength": strength, "title": f"{N_OUTPUTS} outputs, one strength per output"})
+    return replace(case, strength=strength, title=f"{N_OUTPUTS} outputs, one strength per output")
 
 
 def largest_strength(case, data):
