@@ -284,10 +284,7 @@ def fit_nemos(problem, tol):
     if case.family == "NegativeBinomial" and case.scale is None:
         raise Absent
     jax.config.update("jax_enable_x64", problem.X.dtype == np.float64)
-    factor, words = (2, "2 s") if case.family == "Gaussian" else (1, "s")
-    strength = None if problem.strength is None else factor * problem.strength
-    if np.ndim(strength) and case.prior != "GroupLasso":
-        strength = np.broadcast_to(strength, problem.X.shape[1:] + problem.y.shape[1:])
+    strength, words = nemos_strength(problem)
     smooth = case.prior in ("UnRegularized", "Ridge")
     settings = {} if tol is None else {"tol": tol, "maxiter": 10_000 if smooth else 50_000}
     kind = GLM if problem.y.ndim == 1 else PopulationGLM
@@ -295,12 +292,82 @@ def fit_nemos(problem, tol):
         observation_model=NegativeBinomialObservations(case.scale) if case.scale else case.family,
         inverse_link_function=case.link,
         regularizer=case.prior if problem.groups is None else GroupLasso(mask_of(problem.groups)),
-        regularizer_strength=strength if case.ratio is None else (strength, case.ratio),
+        regularizer_strength=strength,
         solver_kwargs=settings,
     )
     model.fit(problem.X, problem.y)
-    words = "" if strength is None else f"strength={words}" if case.ratio is None else f"strength=({words}, r)"
     return Fit(model.coef_, model.intercept_, call(kind.__name__, words, settings))
+
+
+def nemos_strength(problem):
+    """Strength as NeMoS wants it, and how it was called."""
+    case = problem.case
+    if problem.strength is None:
+        return None, ""
+    factor, words = (2, "2 s") if case.family == "Gaussian" else (1, "s")
+    strength = factor * problem.strength
+    if np.ndim(strength) and case.prior != "GroupLasso":
+        strength = np.broadcast_to(strength, problem.X.shape[1:] + problem.y.shape[1:])
+    if case.ratio is None:
+        return strength, f"strength={words}"
+    return (strength, case.ratio), f"strength=({words}, r)"
+
+
+def fit_adelie(problem, tol):
+    """grpnet of adelie at one strength; without groups each coefficient is a group."""
+    import adelie
+
+    case = problem.case
+    family, link = adelie_family(problem)
+    weight = None if problem.weight is None else problem.weight / problem.weight.sum()
+    ratio = {"Ridge": 0.0, "ElasticNet": case.ratio}.get(case.prior, 1.0)
+    starts, factors, words = adelie_groups(problem)
+    settings = {} if tol is None else {"tol": tol, "irls_tol": tol}
+    state = adelie.grpnet(
+        np.asfortranarray(problem.X),
+        getattr(adelie.glm, family)(np.asfortranarray(problem.y), weights=weight, **link),
+        groups=starts,
+        alpha=ratio,
+        penalty=factors,
+        offsets=problem.offset,
+        lmda_path=np.ones(1),
+        early_exit=False,
+        progress_bar=False,
+        **settings,
+    )
+    coef = state.betas[-1].toarray().reshape(problem.X.shape[1:] + problem.y.shape[1:])
+    words += f", alpha={ratio:g}" if ratio != 1 else ""
+    return Fit(coef, np.ravel(state.intercepts[-1]), call("grpnet", words, settings))
+
+
+def adelie_family(problem):
+    """Name of the class in adelie.glm, and its link argument."""
+    case = problem.case
+    if problem.y.ndim == 2:
+        refuse(problem, "vector strengths", "weights")
+        return lookup({("Gaussian", "GroupLasso"): ("multigaussian", {})}, case.family, case.prior)
+    families = {
+        ("Gaussian", "identity"): ("gaussian", {}),
+        ("Poisson", "exp"): ("poisson", {}),
+        ("Bernoulli", "logistic"): ("binomial", {"link": "logit"}),
+        ("Bernoulli", "norm.cdf"): ("binomial", {"link": "probit"}),
+    }
+    return lookup(families, case.family, case.link)
+
+
+def adelie_groups(problem):
+    """First feature of each group, its penalty factor, and how it was called; groups lie side by side."""
+    if problem.y.ndim == 2:
+        # The loss for several outputs is their mean, where bayesglm has the sum.
+        factor = problem.strength / math.sqrt(problem.y.shape[1])
+        return np.arange(problem.X.shape[1]), np.full(problem.X.shape[1], factor), "penalty=s sqrt(m) / m"
+    if problem.groups is not None:
+        starts, sizes = np.unique(problem.groups, return_index=True, return_counts=True)[1:]
+        return starts, problem.strength * np.sqrt(sizes), "penalty=s sqrt(p_g)"
+    p = problem.X.shape[1]
+    if problem.strength is None:
+        return np.arange(p), np.zeros(p), "penalty=0"
+    return np.arange(p), np.broadcast_to(problem.strength, p).astype(float), "penalty=s"
 
 
 def members(groups):
@@ -357,6 +424,7 @@ ADAPTERS = {
     "skglm": Adapter(fit_skglm, "skglm", ("skglm.datafits", "skglm.penalties", "skglm.solvers")),
     "celer": Adapter(fit_celer, "celer", ("celer",)),
     "nemos": Adapter(fit_nemos, "nemos", ("nemos.glm", "nemos.observation_models", "nemos.regularizer")),
+    "adelie": Adapter(fit_adelie, "adelie", ("adelie",)),
 }
 
 if __name__ == "__main__":
