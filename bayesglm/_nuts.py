@@ -66,10 +66,10 @@ def run_nuts(
     for first in range(0, total, CHUNK):
         state, draws = _advance(state, data, frames, form=form, tuning=tuning)
         last = min(first + CHUNK, total)
-        kept = jax.tree.map(lambda leaf: np.asarray(leaf[max(num_warmup - first, 0) : last - first]), draws)  # noqa: B023
+        kept = jax.tree.map(lambda leaf: np.asarray(leaf[:, max(num_warmup - first, 0) : last - first]), draws)  # noqa: B023
         chunks.append(kept)
         progress(last - first, int(kept.diverging.sum()))
-    return jax.tree.map(lambda *parts: np.moveaxis(np.concatenate(parts), 0, 2), *chunks)
+    return jax.tree.map(lambda *parts: np.swapaxes(np.concatenate(parts, axis=1), 1, 2), *chunks)
 
 
 def _kernel(form, tuning, target_accept_prob):
@@ -112,15 +112,15 @@ def _start(data, keys, *, form, tuning):
 
 @partial(jax.jit, static_argnames=("form", "tuning"))
 def _advance(state, data, frames, *, form, tuning):
-    """Make CHUNK transitions of every chain; draws have leaves (CHUNK, B, C, ...)."""
+    """Make CHUNK transitions of every chain; draws have leaves (B, CHUNK, C, ...)."""
     X, weight, targets, intercept_prior, scale_prior, target_accept_prob = data
     start, step = _kernel(form, tuning, target_accept_prob)
 
-    def one_problem(state, target, frame):
+    def one_problem(problem):
+        state, target, frame = problem
         arguments = (X, weight, target, intercept_prior, scale_prior, frame)
-        first = jax.tree.map(lambda leaf: leaf[0], state)
         # NumPyro's kernel keeps its adaptation schedule in a closure that only starting a chain fills.
-        jax.eval_shape(lambda u: start(u, model_args=arguments), first.z)
+        jax.eval_shape(lambda u: start(u, model_args=arguments), jax.tree.map(lambda leaf: leaf[0], state.z))
 
         def one_chain(chain):
             new = step(chain, model_args=arguments)
@@ -137,9 +137,8 @@ def _advance(state, data, frames, *, form, tuning):
                 new.diverging,
             )
 
-        return jax.vmap(one_chain)(state)
+        return jax.lax.scan(lambda chains, _: jax.vmap(one_chain)(chains), state, length=CHUNK)
 
-    def transition(state, _):
-        return jax.vmap(one_problem)(state, targets, frames)
-
-    return jax.lax.scan(transition, state, length=CHUNK)
+    # Trajectories of problems differ in length: a processor does not wait for the longest, an accelerator does.
+    together = 1 if jax.default_backend() == "cpu" else len(targets.k)
+    return jax.lax.map(one_problem, (state, targets, frames), batch_size=together)
