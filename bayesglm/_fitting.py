@@ -165,7 +165,7 @@ def _find_modes(data, batch, scale, start, parts):
 def _tolerance(parts, dtype):
     if parts.tol is not None:
         return parts.tol
-    return 1e-10 if dtype == np.float64 else 1e-5
+    return 1e-10 if dtype == np.float64 else 2e-6
 
 
 def _singular(modes, dtype):

@@ -86,7 +86,7 @@ def _facts(spec):
 
 def _alike(facts, free):
     """Pairs (features, outputs) of a leaf that cover all coefficients, each with one prior."""
-    keys = np.stack([np.where(free, values, -2.0) for values in facts.values()], axis=-1)
+    keys = np.nan_to_num(np.stack([np.where(free, values, -2.0) for values in facts.values()], axis=-1), nan=-1.0)
     found: dict[tuple, list] = {}
     for output in range(free.shape[1]):
         features_of: dict[tuple, list] = {}
@@ -102,6 +102,8 @@ def _prior(fact, spec):
     strength: Any = np.float64(fact["strength"])
     if strength == 0:
         return "flat", np.inf
+    if np.isnan(fact["k"]):
+        return "unknown, like the dispersion", np.nan
     if "group" in fact:
         size = int(fact["size"])
         strength = np.array([strength * np.sqrt(size)]), np.zeros(size, int)

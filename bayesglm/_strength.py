@@ -182,11 +182,12 @@ class _Reader:
         """Broadcast a value to one leaf's default groups, one per output."""
         array = _read_numbers(value, label)
         if array.shape not in [(), (1, self.n_outputs)][: 2 if self.population else 1]:
-            expected = f"a number or an array of shape (1, {self.n_outputs})" if self.population else "a number"
-            raise ValueError(
-                f"{self._at_leaf(label, index)} must be {expected}, since the leaf is one group "
-                f"per output; got shape {array.shape}."
-            )
+            expected = "a number, since the leaf is one group"
+            if self.population:
+                expected = (
+                    f"a number or an array of shape (1, {self.n_outputs}), since the leaf is one group per output"
+                )
+            raise ValueError(f"{self._at_leaf(label, index)} must be {expected}; got shape {array.shape}.")
         return np.broadcast_to(array.ravel(), (self.n_outputs,))
 
     def _at_leaf(self, label, index):
@@ -246,7 +247,7 @@ def _split_elastic_net(strength):
     """Strength and ratio; only a plain tuple at the root is a pair."""
     if strength is None:
         return 1.0, 0.5
-    if type(strength) is not tuple:
+    if type(strength) is not tuple:  # a list is a tree
         return strength, 0.5
     if len(strength) != 2:
         raise ValueError(f"{ARGUMENT} of ElasticNet must be a pair (strength, ratio); got {len(strength)} elements.")

@@ -127,12 +127,7 @@ class _PenalizedGLM(BaseEstimator):
         """
         if score_type not in SCORE_TYPES:
             raise ValueError(f"score_type must be one of {SCORE_TYPES}; got {score_type!r}.")
-        spec = self._spec()
-        if score_type in ("log-likelihood", "pseudo-r2-McFadden") and np.isnan(spec.scale).any():
-            raise ValueError(
-                f"score_type {score_type!r} needs the dispersion, and scale_ is NaN: the fit has as many effective "
-                "degrees of freedom as samples. Use the default score, or give the dispersion."
-            )
+        spec = self._spec(needs_dispersion=score_type in ("log-likelihood", "pseudo-r2-McFadden"))
         # In double precision whatever X is: the deviance is a small difference of large sums.
         matrix = self._read_new(X, spec).astype(np.float64)
         targets = read_targets(y, len(matrix), spec.form.family, matrix.dtype, population=self._population)
@@ -156,7 +151,7 @@ class _PenalizedGLM(BaseEstimator):
         y, mean : numpy.ndarray
             Shape (n,) for GLM, (n, outputs) for PopulationGLM.
         """
-        spec = self._spec()
+        spec = self._spec(needs_dispersion=True)
         entropy = read_key(key)
         mean = self.predict(X, offset=offset)
         y = draw_y_at(mean.reshape(len(mean), -1), spec, np.random.default_rng(entropy))
@@ -308,7 +303,7 @@ class _PenalizedGLM(BaseEstimator):
         """
         from bayesglm._inference_data import prior_groups
 
-        spec = self._spec()
+        spec = self._spec(needs_dispersion=True)
         if flat := spec.without_prior():
             raise ValueError(f"There is no prior predictive distribution: {' and '.join(flat)} have a flat prior.")
         check_draws(num_samples, seed)
@@ -358,7 +353,7 @@ class _PenalizedGLM(BaseEstimator):
         priors, k included, are those of the last `fit` or `sample`, whatever X comes here. Returns the
         linear predictor.
         """
-        spec = self._spec()
+        spec = self._spec(needs_dispersion=True)
         return glm_model(spec, *read_traced(X, y, sample_weight, offset, spec))
 
     def _fit(self, X, y, sample_weight, offset, *, for_sampling=False):
@@ -406,9 +401,15 @@ class _PenalizedGLM(BaseEstimator):
         if "posterior_" in vars(self):
             del self.posterior_
 
-    def _spec(self):
+    def _spec(self, *, needs_dispersion=False):
+        """What the fit fixed; a ValueError if it left the dispersion open and that is needed."""
         if "spec_" not in vars(self):
             raise NotFittedError(f"This {type(self).__name__} is not fitted yet: call fit or sample first.")
+        if needs_dispersion and np.isnan(self.spec_.scale).any():
+            raise ValueError(
+                "This needs the dispersion, and scale_ is NaN: the fit has as many effective degrees of freedom as "
+                f"samples. Give it, as in {self.spec_.form.family.__name__}(scale=1.0), or use a stronger regularizer."
+            )
         return self.spec_
 
     @staticmethod
@@ -446,7 +447,7 @@ class GLM(_PenalizedGLM):
         "Newton" (smooth regularizers) or "ProximalNewton"; by default chosen by the regularizer.
     solver_kwargs : dict, optional
         ``tol``, the largest correlation of a feature with the residuals that optimality leaves (default 1e-10
-        in float64, 1e-5 in float32), and ``maxiter`` (default 100).
+        in float64, 2e-6 in float32), and ``maxiter`` (default 100).
     intercept_prior : NumPyro distribution, optional
         Prior of the intercept in `sample`; flat by default. `fit` never penalizes the intercept.
     dispersion_prior : {"plug-in", "conditional"}, optional

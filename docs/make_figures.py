@@ -1,7 +1,7 @@
 """Draw the figures of the documentation: ``python docs/make_figures.py`` writes them into docs/figures.
 
-`penalties_and_priors.png` and `strengths.png` are drawn here, the latter from the fits of the page
-what-is-a-strength.md; `quickstart_forest.png` is the picture that examples/quickstart.py makes.
+`penalties_and_priors.png`, `strengths.png` and `predictions.png` are drawn here, the last two from the fits of the
+pages what-is-a-strength.md and predictions.md; `quickstart_forest.png` is the picture of examples/quickstart.py.
 """
 
 import contextlib
@@ -254,6 +254,26 @@ def draw_strengths(path):
     plt.close(figure)
 
 
+def draw_predictions(path):
+    """Intervals of the mean and of y for new samples, from the page on predictions."""
+    page = run_page(HERE / "predictions.md")
+    draws, observed = page["idata"]["predictions"], page["y_new"].to_numpy()
+    middle = draws["mean"].mean(("chain", "draw")).to_numpy()
+    order = np.argsort(middle)
+    place = np.arange(len(order))
+    figure, axis = plt.subplots(figsize=(8, 3.6), layout="constrained")
+    for name, color, label in (("y", "0.85", "90 % interval of y"), ("mean", "C0", "90 % interval of the mean")):
+        low, high = page["interval"][name].values[order].T
+        axis.fill_between(place, low, high, color=color, linewidth=0, label=label)
+    axis.plot(place, middle[order], color="white", linewidth=1)
+    axis.plot(place, observed[order], "k.", markersize=4, label="observed")
+    axis.set(xlabel="patients who were held out, by predicted mean", ylabel="progress of the disease", xlim=(-1, 100))
+    axis.legend(frameon=False, fontsize=9, loc="upper left", ncols=3)
+    axis.set_ylim(top=1.12 * axis.get_ylim()[1])
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
 def run_quickstart(directory):
     """Let the quickstart draw its picture."""
     spec = importlib.util.spec_from_file_location("quickstart", HERE.parent / "examples" / "quickstart.py")
@@ -266,4 +286,5 @@ if __name__ == "__main__":
     FIGURES.mkdir(exist_ok=True)
     draw_penalties_and_priors(FIGURES / "penalties_and_priors.png")
     draw_strengths(FIGURES / "strengths.png")
+    draw_predictions(FIGURES / "predictions.png")
     run_quickstart(FIGURES)

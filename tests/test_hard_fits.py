@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
 from bayesglm import GLM, PopulationGLM
@@ -219,3 +220,17 @@ def test_constant_y_and_perfect_fit(rng):
         exact = GLM("Gaussian").fit(X, X @ np.array([1.0, 2.0, 3.0]) + 1e6)
     np.testing.assert_array_equal(flat.coef_, 0)
     np.testing.assert_allclose(exact.coef_, [1, 2, 3], rtol=1e-9)
+
+
+@pytest.mark.parametrize("family", ["Poisson", "Gaussian"])
+def test_sums_in_single_precision_do_not_drift(family, rng):
+    """300 000 samples of features far from zero; the same data in double precision as the reference."""
+    X = (rng.normal(size=(300_000, 3)) * [1, 1, 3] + [0, 5, 100]).astype(np.float32)
+    eta = 0.2 * X[:, 0] - 0.3 * (X[:, 1] - 5) + 0.05 * (X[:, 2] - 100)
+    y = rng.poisson(np.exp(eta)) if family == "Poisson" else eta + rng.normal(size=len(eta))
+    model = GLM(family, regularizer="Ridge", regularizer_strength=0.01)
+    single, double = (clone(model).fit(X.astype(dtype), y) for dtype in (np.float32, np.float64))
+    assert single.coef_.dtype == np.float32
+    np.testing.assert_allclose(single.coef_, double.coef_, rtol=1e-5)
+    np.testing.assert_allclose(single.intercept_, double.intercept_, rtol=2e-5)
+    np.testing.assert_allclose(single.scale_, double.scale_, rtol=1e-6)

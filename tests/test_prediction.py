@@ -205,13 +205,23 @@ def test_scores_are_those_of_statsmodels(rng):
     np.testing.assert_allclose(model.score(X, y, score_type="pseudo-r2-Cohen"), model.score(X, y), rtol=1e-12)
 
 
-def test_likelihood_scores_need_a_dispersion(rng):
+def test_what_needs_the_dispersion_says_so(rng):
     X, y = rng.normal(size=(5, 8)), rng.normal(size=5)
-    model = GLM("Gaussian", regularizer="Lasso", regularizer_strength=1e-3)
+    model = GLM("Gaussian", regularizer="Lasso", regularizer_strength=1e-3, intercept_prior=dist.Normal())
     with pytest.warns(UserWarning, match="scale_ is NaN"):
         model.fit(X, y)
-    with pytest.raises(ValueError, match="needs the dispersion, and scale_ is NaN"):
-        model.score(X, y, score_type="log-likelihood")
+    assert np.isfinite(model.score(X, y))
+    table = model.prior_summary(X)
+    assert table.loc["coef", "prior"] == "unknown, like the dispersion"
+    assert np.isnan(table.loc["coef", "sd"])
+    for needs in (
+        lambda: model.score(X, y, score_type="log-likelihood"),
+        lambda: model.simulate(0, X),
+        lambda: model.prior_predictive(X),
+        lambda: model.numpyro_model(X, y),
+    ):
+        with pytest.raises(ValueError, match="needs the dispersion, and scale_ is NaN"):
+            needs()
 
 
 def test_prior_summary_tells_the_priors(rng):
