@@ -9,7 +9,7 @@ import numpy as np
 import numpyro.distributions as dist
 from sklearn.exceptions import ConvergenceWarning
 
-from bayesglm._map import find_modes, likeliest_scale
+from bayesglm._map import find_modes, find_smooth_modes, likeliest_scale
 from bayesglm._model import Spec
 from bayesglm._posterior import Form
 from bayesglm._problem import Data, make_batches, per_output
@@ -147,14 +147,20 @@ def _find_modes(data, batch, scale, start, parts):
     """Modes of a batch; the working set starts small and grows until it holds all that is not zero."""
     n_features, dtype = data.X.shape[1], data.X.dtype
     tol = _tolerance(parts, dtype)
-    static = {"family": type(parts.family), "link": parts.link, "prior": type(parts.prior)}
-    width = n_features if parts.prior.smooth else min(n_features, FIRST_WIDTH)
+    static = {"family": type(parts.family), "link": parts.link}
     if start is None:
         shape = batch.outputs.shape
         start = np.zeros((shape[0], n_features, shape[1]), dtype), np.full(shape, np.nan, dtype)
+    problem = data.X, data.weight, batch.y, batch.offset, batch.strength, batch.free
+    if parts.prior.smooth:
+        dual = n_features > len(data.X) and bool(((batch.strength > 0) | ~batch.free).all())
+        exact = not parts.family.scale_shapes_mean and not isinstance(parts.family.scale, numbers.Real)
+        modes = find_smooth_modes(*problem, scale, start, tol, parts.max_iter, **static, dual=dual, exact_trace=exact)
+        return _of_smallest_norm(jax.tree.map(np.asarray, modes), data, batch, parts)
+    width = min(n_features, FIRST_WIDTH)
     while True:
-        problem = data.X, data.weight, batch.y, batch.offset, batch.strength, batch.free
-        modes = find_modes(*problem, scale, start, tol, parts.max_iter, **static, width=width)
+        arguments = *problem, scale, start, tol, parts.max_iter
+        modes = find_modes(*arguments, **static, prior=type(parts.prior), width=width)
         modes = jax.tree.map(np.asarray, modes)
         if not modes.overflow.any():
             return _of_smallest_norm(modes, data, batch, parts)

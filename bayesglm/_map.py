@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from bayesglm._smooth import minimize_smooth
 from bayesglm._solver import centered, expand, minimize, profiled_gram, support, trace_of_hat
 
-__all__ = ["Mode", "find_modes", "likeliest_scale"]
+__all__ = ["Mode", "find_modes", "find_smooth_modes", "likeliest_scale"]
 
 
 class Mode(NamedTuple):
@@ -83,6 +84,50 @@ def find_modes(X, weight, y, offset, strength, free, scale, start, tol, max_iter
         )
 
     return jax.vmap(solve)(y, offset, strength, free, scale, start)
+
+
+@partial(jax.jit, static_argnames=("family", "link", "dual", "exact_trace"))
+def find_smooth_modes(
+    X, weight, y, offset, strength, free, scale, start, tol, max_iter, *, family, link, dual, exact_trace
+):
+    """Penalized fits of a batch of problems of one output each, under a smooth penalty.
+
+    Parameters are those of `find_modes`, and two more.
+
+    Parameters
+    ----------
+    dual : bool
+        Whether to factorize a matrix of the samples rather than of the features; every coefficient that is free needs
+        a strength above 0 then.
+    exact_trace : bool
+        Whether the effective degrees of freedom must rest on all samples rather than some thousands.
+
+    Returns
+    -------
+    Mode
+    """
+    share = weight / jnp.sum(weight)
+    y, offset = y[:, :, 0].T, offset[:, :, 0].T
+    strength, free, coef, intercept = strength[:, :, 0].T, free[:, :, 0].T, start[0][:, :, 0].T, start[1][:, 0]
+    intercept = jnp.where(jnp.isnan(intercept), start_of_intercept(y, offset, share, link), intercept)
+    solution = minimize_smooth(
+        X, y, share, offset, strength, free, (coef, intercept),
+        loss=partial(family.nll, link=link, scale=scale), mean=link.inverse, tol=tol, max_iter=max_iter, dual=dual,
+        exact_trace=exact_trace,
+    )  # fmt: skip
+    mean = link.inverse(offset + solution.intercept + X @ solution.coef)
+    pearson = weight[:, None] * (y - mean) ** 2 / family.unit_variance(mean, scale)
+    return Mode(
+        coef=solution.coef.T[:, :, None],
+        intercept=solution.intercept[:, None],
+        residual=solution.residual,
+        n_iter=solution.n_iter,
+        converged=solution.converged,
+        overflow=jnp.zeros(len(scale), bool),
+        pivot=solution.pivot,
+        edf=1 + solution.trace[:, None],
+        pearson=jnp.sum(pearson, 0)[:, None],
+    )
 
 
 def start_of_intercept(y, offset, share, link):

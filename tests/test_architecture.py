@@ -10,7 +10,7 @@ import bayesglm
 PACKAGE = Path(bayesglm.__file__).parent
 LEVELS = [
     {"_groups", "_design", "_warn"},
-    {"distributions", "links", "_solver", "_targets", "_propriety", "_diagnostics"},
+    {"distributions", "links", "_solver", "_smooth", "_targets", "_propriety", "_diagnostics"},
     {"priors", "observation_models"},
     {"_strength", "_problem", "_map", "_options"},
     {"_posterior"},
@@ -30,7 +30,7 @@ DOORS = {
     "scipy": {"_propriety", "_diagnostics"},
     "matplotlib": set(),
 }
-FREE_OF_NUMPYRO = {"_solver", "_map", "_design", "_targets", "_problem", "_propriety", "links", "_groups"}
+FREE_OF_NUMPYRO = {"_solver", "_smooth", "_map", "_design", "_targets", "_problem", "_propriety", "links", "_groups"}
 
 
 def imports(module):

@@ -1,0 +1,443 @@
+"""Newton's method for smooth penalties, with few passes over X.
+
+Minimizes, for every output o at once and each on its own,
+
+    F(w, b) = sum_i share_i loss(y_i, offset_i + b + (x_i - mean) w) + sum_j s_j w_j^2 / 2.
+
+Value and gradient come from one pass over X, block by block, each block centered and used twice while it is in
+cache; X is never copied. Steps are those of L-BFGS around a Hessian that is factorized now and then: that of all
+samples where that is cheap (then every step is Newton's), otherwise that of some. With more features than samples the
+factorization is that of the samples' matrix (Woodbury's identity), where every coefficient has a strength.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.linalg import cho_solve
+
+__all__ = ["SmoothSolution", "minimize_smooth"]
+
+BLOCK_BYTES = 1 << 18
+# Samples whose Hessian stands for that of all: so many per feature, and at least so many.
+SAMPLES_PER_FEATURE, LEAST_SAMPLES = 40, 2000
+# Features up to which a new Hessian of all samples in each step costs less than the steps that it saves.
+ALWAYS_NEWTON = 48
+MEMORY = 6
+SMALLEST_STEP = 2.0**-40
+EXTRA_PASSES = 60
+# A step that leaves more than this of the residual calls for a new Hessian, as long as the optimum is far: near it,
+# the Hessian changes little, and the past steps tell more.
+SLOW, FAR = 0.3, 0.01
+
+
+class SmoothSolution(NamedTuple):
+    """Result of `minimize_smooth` for m outputs."""
+
+    coef: Any  # (p, m)
+    intercept: Any  # (m,)
+    residual: Any  # (m,) largest violation of optimality, a correlation
+    n_iter: Any  # (m,)
+    converged: Any  # (m,)
+    trace: Any  # (m,) effective degrees of freedom without the intercept
+    pivot: Any  # (m,) near 0 where coefficients are not determined
+
+
+class _Point(NamedTuple):
+    position: Any  # (1 + p, m) intercept of centered features, then coefficients
+    value: Any  # (m,)
+    noise: Any  # (m,) rounding error of the value
+    rms: Any  # (m,) root mean square of the loss's slopes
+    grad: Any  # (1 + p, m)
+
+
+class _State(NamedTuple):
+    point: Any
+    trial: Any  # (1 + p, m) where to look next
+    direction: Any  # (1 + p, m)
+    length: Any  # (m,)
+    expected: Any  # (m,) slope of F along the direction
+    factor: Any
+    rounding: Any  # (m,) rounding error of the gradient
+    steps: Any  # (MEMORY, 1 + p, m)
+    changes: Any  # (MEMORY, 1 + p, m) of the gradient along the steps
+    residual: Any  # (m,)
+    goal: Any  # (m,) residual at which to stop: the tolerance, or what rounding allows
+    n_iter: Any  # (m,)
+    n_passes: Any
+    done: Any  # (m,)
+
+
+def minimize_smooth(X, y, share, offset, strength, free, start, *, loss, mean, tol, max_iter, dual, exact_trace):
+    """Minimize the penalized loss of each output.
+
+    Parameters
+    ----------
+    X : (n, p)
+    y, offset : (n, m)
+    share : (n,), sums to 1
+    strength : (p, m)
+    free : (p, m) bool
+        Coefficients that are not held at zero.
+    start : pair of coef (p, m) and intercept (m,), of features as they come
+    loss, mean : callable
+        loss(y, eta) and mean(eta), elementwise.
+    tol : float
+        Largest residual at which to stop.
+    max_iter : int
+    dual : bool
+        Whether to factorize a matrix of the samples rather than of the features.
+    exact_trace : bool
+        Whether the trace must rest on all samples.
+
+    Returns
+    -------
+    SmoothSolution
+    """
+    n, p = X.shape
+    eps = jnp.finfo(X.dtype).eps
+    center, square = _moments(X, share)
+    moves = free & (square > 0)[:, None]
+    chosen = None if dual else _chosen_samples(n, p)
+    some, some_share, some_y, some_offset = (
+        (X, share, y, offset) if chosen is None else (X[chosen], share[chosen], y[chosen], offset[chosen])
+    )
+    some, some_share = some - center, some_share / jnp.sum(some_share)
+    always = chosen is None and p <= ALWAYS_NEWTON
+    kernels = _kernels(some, strength, moves) if dual else None
+
+    def evaluate(trial):
+        value, noise, mean_square, slopes = _sweep(X, center, y, share, offset, trial, loss)
+        pull = jnp.where(moves, strength * trial[1:], 0.0)
+        value = value + 0.5 * jnp.sum(pull * trial[1:], 0)
+        grad = jnp.concatenate([slopes[:1], jnp.where(moves, slopes[1:] + pull, 0.0)])
+        return _Point(trial, value, noise, jnp.sqrt(mean_square), grad)
+
+    def curvature_at(position):
+        eta = some_offset + position[0] + some @ position[1:]
+        curvature = some_share[:, None] * _curvature(loss, mean, eta)
+        return curvature, eps * jnp.sum(curvature * (1 + jnp.abs(eta)), 0)
+
+    def factorize(position):
+        curvature, rounding = curvature_at(position)
+        if dual:
+            return _dual_factor(some, curvature, kernels, strength, moves), rounding
+        return _primal_factor(_hessians(some, curvature, square, chosen is not None), strength, moves)[:2], rounding
+
+    def solve(factor, right):
+        return _dual_solve(some, factor, right) if dual else _primal_solve(factor, right)
+
+    def violation(point):
+        scale = _positive(jnp.concatenate([jnp.ones(1, X.dtype), jnp.sqrt(square)])[:, None] * _positive(point.rms))
+        return jnp.max(jnp.abs(point.grad) / scale, 0)
+
+    def look(state):
+        """Evaluate the trial of each output; go on from there, or go back half the way."""
+        seen = evaluate(state.trial)
+        first = state.n_passes == 0
+        bound = state.point.value + 1e-4 * state.length * jnp.minimum(state.expected, 0.0)
+        falls = first | (seen.value <= bound + seen.noise + state.point.noise)
+        falls = falls & ~state.done
+        point = jax.tree.map(lambda new, old: jnp.where(falls, new, old), seen, state.point)
+        n_iter = state.n_iter + (falls & ~first)
+        residual = violation(point)
+        steps, changes = state.steps, state.changes
+        if not always:
+            pushed = falls & ~first
+            steps = _push(steps, point.position - state.point.position, pushed)
+            changes = _push(changes, point.grad - state.point.grad, pushed)
+        stuck = ~falls & (state.length < SMALLEST_STEP)
+        slow = (residual > FAR) & ((state.length < 1) | (residual > SLOW * state.residual))
+        settled = (residual <= state.goal) & ~first
+        done = state.done | stuck | settled | (n_iter >= max_iter)
+        renew = first | (jnp.any(falls & slow & ~done) if not always else jnp.any(falls & ~done))
+        factor, rounding = jax.lax.cond(
+            renew, lambda: factorize(point.position), lambda: (state.factor, state.rounding)
+        )
+        goal = jnp.maximum(tol, 8 * (rounding / _positive(point.rms) + eps))
+        done = done | (residual <= goal)
+        if not always:
+            steps, changes = (jnp.where(renew, 0.0, history) for history in (steps, changes))
+        ahead = -_quasi_newton(partial(solve, factor), point.grad, steps, changes)
+        direction = jnp.where(falls, ahead, state.direction)
+        length = jnp.where(falls, 1.0, state.length / 2).astype(X.dtype)
+        return _State(
+            point=point,
+            trial=point.position + length * direction,
+            direction=direction,
+            length=length,
+            expected=jnp.sum(point.grad * direction, 0),
+            factor=factor,
+            rounding=rounding,
+            steps=steps,
+            changes=changes,
+            residual=residual,
+            goal=goal,
+            n_iter=n_iter,
+            n_passes=state.n_passes + 1,
+            done=done,
+        )
+
+    def unfinished(state):
+        return ~jnp.all(state.done) & (state.n_passes < max_iter + EXTRA_PASSES)
+
+    m = y.shape[1]
+    zero = jnp.zeros(m, X.dtype)
+    position = jnp.concatenate([(start[1] + center @ start[0])[None], start[0]])
+    nowhere = jnp.zeros_like(position)
+    history = jnp.zeros((0 if always else MEMORY, *position.shape), X.dtype)
+    blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(factorize, position))
+    begin = _State(
+        point=_Point(position, zero + jnp.inf, zero, zero, nowhere),
+        trial=position,
+        direction=nowhere,
+        length=zero + 1,
+        expected=zero,
+        factor=blank[0],
+        rounding=blank[1],
+        steps=history,
+        changes=history,
+        residual=zero + jnp.inf,
+        goal=zero,
+        n_iter=jnp.zeros(m, int),
+        n_passes=jnp.zeros((), int),
+        done=jnp.zeros(m, bool),
+    )
+    end = jax.lax.while_loop(unfinished, look, begin)
+    where = end.point.position
+    if dual:
+        trace = _dual_trace(factorize(where)[0], strength, moves)
+        pivot = jnp.ones(m, X.dtype)
+    else:
+        if exact_trace and chosen is not None:
+            hessians = _all_hessians(X, center, y, share, offset, where, loss, mean)
+        else:
+            hessians = _hessians(some, curvature_at(where)[0], square, chosen is not None)
+        root, lower, scaled = _primal_factor(hessians, strength, moves)
+        trace, pivot = _primal_trace(root, lower, scaled, strength, moves)
+    constant = jnp.any(free & ~moves & (strength == 0), 0)
+    return SmoothSolution(
+        coef=where[1:],
+        intercept=where[0] - center @ where[1:],
+        residual=end.residual,
+        n_iter=end.n_iter,
+        converged=(end.residual <= end.goal) & jnp.isfinite(end.point.value),
+        trace=trace,
+        pivot=jnp.where(constant, 0.0, pivot),
+    )
+
+
+def _blocks(X, carry, visit, *rows):
+    """Fold `visit(carry, block of X, blocks of rows, weight of the rows)` over blocks of rows that fit into cache.
+
+    The last block overlaps the one before; its `fresh` rows are those not seen yet.
+    """
+    n = len(X)
+    size = min(n, max(1, BLOCK_BYTES // (X.shape[1] * X.dtype.itemsize)))
+    if 2 * size >= n:
+        return visit(carry, X, rows, jnp.ones(n, bool))
+
+    def step(i, carry):
+        first = jnp.minimum(i * size, n - size)
+        block, *others = (jax.lax.dynamic_slice_in_dim(array, first, size) for array in (X, *rows))
+        return visit(carry, block, others, first + jnp.arange(size) >= i * size)
+
+    return jax.lax.fori_loop(0, -(-n // size), step, carry)
+
+
+def _moments(X, share):
+    """Weighted mean of each feature, and its mean square around that; 0 for constant features."""
+    guess = X[jnp.argmax(share)]
+
+    def visit(carry, block, rows, fresh):
+        weight = jnp.where(fresh, rows[0], 0.0)
+        deviation = jnp.where(weight[:, None] > 0, block - guess, 0.0)
+        return carry[0] + weight @ deviation, carry[1] + weight @ deviation**2
+
+    zero = jnp.zeros(X.shape[1], X.dtype)
+    first, second = _blocks(X, (zero, zero), visit, share)
+    mean = guess + first
+    square = jnp.maximum(second - first**2, 0.0)
+    noise = 64 * jnp.finfo(X.dtype).eps
+    varies = (jnp.sqrt(square) > noise * jnp.abs(mean)) & (square > noise * second)
+    return mean, jnp.where(varies, square, 0.0)
+
+
+def _sweep(X, center, y, share, offset, position, loss):
+    """Mean loss of each output, its rounding error, the mean square of its slopes, and the gradient (1 + p, m)."""
+
+    def visit(carry, block, rows, fresh):
+        y, share, offset = rows
+        weight = jnp.where(fresh, share, 0.0)[:, None]
+        block = block - center
+        eta = offset + position[0] + block @ position[1:]
+        value, slope = jax.jvp(lambda e: loss(y, e), (eta,), (jnp.ones_like(eta),))
+        value, slope = (jnp.where(weight > 0, weight * z, 0.0) for z in (value, slope))
+        square = jnp.sum(jnp.where(weight > 0, slope**2 / _positive(weight), 0.0), 0)
+        slopes = jnp.concatenate([jnp.sum(slope, 0)[None], (slope.T @ block).T])
+        parts = jnp.sum(value, 0), jnp.sum(jnp.abs(value), 0), square, slopes
+        return jax.tree.map(jnp.add, carry, parts)
+
+    zero = jnp.zeros(y.shape[1], X.dtype)
+    start = zero, zero, zero, jnp.zeros_like(position)
+    value, size, square, slopes = _blocks(X, start, visit, y, share, offset)
+    return value, 16 * jnp.finfo(X.dtype).eps * size, square, slopes
+
+
+def _curvature(loss, mean, eta):
+    """Expected second derivative of the loss: that at y = mean."""
+    expected = mean(eta)
+
+    def slope(e):
+        return jax.jvp(lambda x: loss(expected, x), (e,), (jnp.ones_like(e),))[1]
+
+    return jax.jvp(slope, (eta,), (jnp.ones_like(eta),))[1]
+
+
+def _chosen_samples(n, p):
+    """Samples that stand for all, spread over them without a period; None for all."""
+    size = max(LEAST_SAMPLES, SAMPLES_PER_FEATURE * p)
+    if 2 * size >= n:
+        return None
+    golden = int(n * 0.6180339887) | 1
+    return (jnp.arange(size) * golden) % n
+
+
+def _hessians(X, curvature, square, is_part):
+    """Second derivatives of the loss of each output by (intercept, coefficients), shape (m, 1 + p, 1 + p).
+
+    Those of a part of the samples are lifted where the part saw less of a feature than all samples would.
+    """
+
+    def one(column):
+        total, cross = jnp.sum(column), X.T @ column
+        gram = (X * column[:, None]).T @ X
+        if is_part:
+            usual = square * total
+            lift = 0.01 * usual + jnp.maximum(0.5 * usual - jnp.diagonal(gram), 0.0)
+            gram = gram + jnp.diag(lift)
+        return jnp.block([[total[None, None], cross[None]], [cross[:, None], gram]])
+
+    return jax.lax.map(one, curvature.T)
+
+
+def _all_hessians(X, center, y, share, offset, position, loss, mean):
+    """`_hessians` of all samples, in one pass."""
+
+    def visit(carry, block, rows, fresh):
+        share, offset = rows
+        block = block - center
+        eta = offset + position[0] + block @ position[1:]
+        weight = jnp.where(fresh, share, 0.0)[:, None]
+        curvature = jnp.where(weight > 0, weight * _curvature(loss, mean, eta), 0.0)
+        return carry + _hessians(block, curvature, None, False)
+
+    width = len(position)
+    return _blocks(X, jnp.zeros((y.shape[1], width, width), X.dtype), visit, share, offset)
+
+
+def _primal_factor(hessians, strength, moves):
+    """Roots of the diagonals, Cholesky factors of the scaled Hessians of F, and the scaled Hessians of the loss."""
+
+    def one(problem):
+        hessian, strength, moves = problem
+        moves = jnp.concatenate([jnp.ones(1, bool), moves])
+        bend = jnp.concatenate([jnp.zeros(1, hessian.dtype), strength])
+        hessian = jnp.where(moves[:, None] & moves, hessian, 0.0)
+        root = jnp.sqrt(_positive(jnp.where(moves, jnp.diagonal(hessian) + bend, 1.0)))
+        scaled = hessian / root / root[:, None]
+        jitter = 4 * len(root) * jnp.finfo(root.dtype).eps
+        lower = jnp.linalg.cholesky(scaled + jnp.diag(jnp.where(moves, bend / root**2 + jitter, 1.0)))
+        return root, lower, scaled
+
+    return jax.lax.map(one, (hessians, strength.T, moves.T))
+
+
+def _primal_solve(factor, right):
+    root, lower = factor
+    scaled = right.T / root
+    return (jax.vmap(lambda low, r: cho_solve((low, True), r))(lower, scaled) / root).T
+
+
+def _primal_trace(root, lower, scaled, strength, moves):
+    """Effective degrees of freedom of the coefficients of each output, and the smallest squared pivot."""
+
+    def one(problem):
+        lower, scaled = problem
+        return jnp.trace(cho_solve((lower, True), scaled)) - 1, jnp.min(jnp.diagonal(lower)) ** 2
+
+    return jax.lax.map(one, (lower, scaled))
+
+
+def _kernels(X, strength, moves):
+    """X diag(1 / strength) X' of each output, shape (m, n, n)."""
+    return jax.lax.map(lambda inverse: (X * inverse) @ X.T, _inverse(strength, moves).T)
+
+
+def _inverse(strength, moves):
+    return jnp.where(moves, 1 / _positive(strength), 0.0)
+
+
+def _dual_factor(X, curvature, kernels, strength, moves):
+    """What `_dual_solve` needs: A = S + X' C X is inverted by Woodbury's identity, the intercept bordered to it."""
+    root = jnp.sqrt(curvature)
+    identity = jnp.eye(len(X), dtype=X.dtype)
+    lower = jax.lax.map(
+        lambda part: jnp.linalg.cholesky(identity + part[0] * part[1] * part[1][:, None]), (kernels, root.T)
+    )
+    inverse = _inverse(strength, moves)
+    cross = jnp.where(moves, X.T @ curvature, 0.0)
+    held = _woodbury(X, (root, lower, inverse), cross)
+    left = jnp.sum(curvature, 0) - jnp.sum(cross * held, 0)
+    return root, lower, inverse, cross, held, left
+
+
+def _woodbury(X, parts, right):
+    root, lower, inverse = parts
+    scaled = inverse * right
+    inner = jax.vmap(lambda low, r: cho_solve((low, True), r))(lower, (root * (X @ scaled)).T).T
+    return scaled - inverse * (X.T @ (root * inner))
+
+
+def _dual_solve(X, factor, right):
+    *parts, cross, held, left = factor
+    free = _woodbury(X, parts, right[1:])
+    intercept = (right[0] - jnp.sum(cross * free, 0)) / left
+    return jnp.concatenate([intercept[None], free - held * intercept])
+
+
+def _dual_trace(factor, strength, moves):
+    """Effective degrees of freedom of the coefficients of each output."""
+    _, lower, _, _, held, left = factor
+
+    def trace_of_inverse(low):
+        inverse = jax.scipy.linalg.solve_triangular(low, jnp.eye(len(low), dtype=low.dtype), lower=True)
+        return jnp.sum(inverse**2)
+
+    n = lower.shape[1]
+    return n - jax.lax.map(trace_of_inverse, lower) - jnp.sum(strength * held**2, 0) / left
+
+
+def _push(history, new, where):
+    """History with a new entry, for the outputs where there is one."""
+    return jnp.where(where, jnp.concatenate([history[1:], new[None]]), history)
+
+
+def _quasi_newton(solve, grad, steps, changes):
+    """Inverse Hessian times gradient: `solve`, corrected by the past changes of the gradient (L-BFGS)."""
+    product = jnp.sum(steps * changes, 1)
+    inverse = jnp.where(product > 0, 1 / _positive(product), 0.0)
+    weights = []
+    for i in reversed(range(len(steps))):
+        weights.append(inverse[i] * jnp.sum(steps[i] * grad, 0))
+        grad = grad - weights[-1] * changes[i]
+    result = solve(grad)
+    for i in range(len(steps)):
+        result = result + steps[i] * (weights[len(steps) - 1 - i] - inverse[i] * jnp.sum(changes[i] * result, 0))
+    return result
+
+
+def _positive(x):
+    """x, with 1 in place of what is not positive, for divisions."""
+    return jnp.where(x > 0, x, 1.0)
