@@ -57,8 +57,8 @@ def _rows_of_leaf(leaf, matrix, spec):
         fact = {name: values[features[0], outputs[0]] for name, values in facts.items()}
         prior, sd = ("0, by feature_mask", 0.0) if not spec.free[rows][features[0], outputs[0]] else _prior(fact, spec)
         shown = {name: fact[name] for name in fact if name in TEXT and prior[0] != "0"}
-        if shown.get("group", 0) < 0:
-            shown = {}
+        if "group" in shown:
+            shown = {} if shown["group"] < 0 else shown | {"group": str(int(shown["group"]))}
         yield {
             "variable": f"coef.{name}" if name else "coef",
             "feature": _listed(features, len(spread), columns),

@@ -47,8 +47,9 @@ def check_propriety(fitted):
             where = f" of output {output}" if spec.population else ""
             remedy = fault.remedy or "Give an intercept_prior (a NumPyro distribution)."
             raise ValueError(f"The posterior{where} is improper: {fault.cause}. {remedy}")
-    spread = np.finfo(data.X.dtype).eps * spec.y_spread
-    if spec.form.samples_scale and spec.form.family.reports_sigma and (np.sqrt(spec.scale) <= 8 * spread).any():
+    # What rounding leaves of an exact fit grows with the number of terms of the linear predictor.
+    rounding = 8 * (1 + data.X.shape[1]) * np.finfo(data.X.dtype).eps * spec.y_spread
+    if spec.form.samples_scale and spec.form.family.reports_sigma and (np.sqrt(spec.scale) <= rounding).any():
         raise ValueError(
             "The dispersion is zero: the fit reproduces y exactly. Give it, as in GaussianObservations(scale=1.0)."
         )

@@ -137,8 +137,8 @@ def minimize_smooth(X, y, share, offset, strength, free, start, *, loss, mean, t
         seen = evaluate(state.trial)
         first = state.n_passes == 0
         bound = state.point.value + 1e-4 * state.length * jnp.minimum(state.expected, 0.0)
-        falls = first | (seen.value <= bound + seen.noise + state.point.noise)
-        falls = falls & ~state.done
+        falls = jnp.isfinite(seen.value) & (seen.value <= bound + seen.noise + state.point.noise)
+        falls = (falls | first) & ~state.done
         point = jax.tree.map(lambda new, old: jnp.where(falls, new, old), seen, state.point)
         n_iter = state.n_iter + (falls & ~first)
         residual = violation(point)

@@ -222,7 +222,7 @@ def minimize(X, square, y, weight, offset, strength, free, start, *, loss, mean,
         def too_far(carry):
             length, value, noise = carry
             falls = value <= state.value + 1e-4 * length * jnp.minimum(expected, 0.0) + noise + state.noise
-            return ~falls & (length > 2.0**-MAX_HALVINGS)
+            return ~(falls & jnp.isfinite(value)) & (length > 2.0**-MAX_HALVINGS)
 
         def halve(carry):
             length = carry[0] / 2

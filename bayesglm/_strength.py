@@ -87,11 +87,17 @@ def read_feature_mask(mask, layout, n_outputs):
         array = as_numbers(value, label)
         allowed = [(width, n_outputs)] if layout.is_array else [(n_outputs,), (width, n_outputs), ()]
         if array.shape not in allowed:
-            raise ValueError(f"{label} must have shape {' or '.join(map(str, allowed))}; got {array.shape}.")
+            expected = " or ".join(map(str, allowed)).replace(" or ()", ", or be one number")
+            raise ValueError(f"{label} must have shape {expected}; got shape {array.shape}.")
         if not np.isin(array, (0, 1)).all():
             raise ValueError(f"{label} must hold zeros and ones; got {array[~np.isin(array, (0, 1))][0]:g}.")
         return np.broadcast_to(array.astype(bool), (width, n_outputs))
 
+    if not layout.is_array and not isinstance(mask, dict | list | tuple) and np.ndim(mask) > 1:
+        raise ValueError(
+            f"feature_mask must be a container like X, with one mask per leaf of {list(layout.names)}; got an array of "
+            f"shape {np.shape(mask)}."
+        )
     leaves = walk(mask, layout.skeleton(), "feature_mask", read_leaf)
     return np.concatenate([leaves[index] for index in range(len(layout.widths))])
 

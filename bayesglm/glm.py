@@ -305,7 +305,9 @@ class _PenalizedGLM(BaseEstimator):
 
         spec = self._spec(needs_dispersion=True)
         if flat := spec.without_prior():
-            raise ValueError(f"There is no prior predictive distribution: {' and '.join(flat)} have a flat prior.")
+            raise ValueError(
+                f"There is no prior predictive distribution, for the prior is flat of {' and of '.join(flat)}."
+            )
         check_draws(num_samples, seed)
         matrix = self._read_new(X, spec)
         shift = read_offset(offset, len(matrix), len(spec.k), matrix.dtype, population=self._population)
@@ -451,18 +453,19 @@ class GLM(_PenalizedGLM):
     intercept_prior : NumPyro distribution, optional
         Prior of the intercept in `sample`; flat by default. `fit` never penalizes the intercept.
     dispersion_prior : {"plug-in", "conditional"}, optional
-        Where the dispersion is sampled: whether the priors of the coefficients keep the dispersion of the fit
-        ("plug-in"), or follow the sampled one (k = n / dispersion in each draw).
+        Where the variance of Gaussian or the dispersion of Gamma observations is sampled: whether the priors of the
+        coefficients keep that of the fit ("plug-in"), or follow the sampled one (k = n / dispersion in each draw).
 
     Attributes
     ----------
     coef_ : numpy.ndarray (p,), or the container of X with one such per leaf
     intercept_ : numpy.ndarray, shape (1,)
     scale_ : numpy.ndarray, shape (1,)
-        Dispersion: 1 for Poisson and Bernoulli; for Gaussian the variance, Pearson's chi-square divided by
-        `dof_resid_`.
+        The family's second parameter: the variance of Gaussian and the dispersion of Gamma observations, Pearson's
+        chi-square divided by `dof_resid_`; the overdispersion of NegativeBinomial; 1 for the others.
     dof_resid_ : numpy.ndarray, shape (1,)
-        Sum of the weights minus the effective degrees of freedom.
+        Sum of the weights minus the effective degrees of freedom. Where `scale_` does not rest on them, the trace of
+        the hat matrix of a smooth penalty is that of some samples, if there are many thousands.
     n_iter_ : int
     converged_ : bool
     kkt_residual_ : float

@@ -49,10 +49,10 @@ def test_forms_of_a_mask(data):
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
-        (MASK[:, :2], r"feature_mask must have shape \(4, 3\); got \(4, 2\)"),
+        (MASK[:, :2], r"feature_mask must have shape \(4, 3\); got shape \(4, 2\)"),
         (MASK * 0.5, "feature_mask must hold zeros and ones; got 0.5"),
         ({"a": 1}, r"feature_mask must hold|feature_mask must have|feature_mask must be"),
-        ([1, 1, 0, 1], r"feature_mask must have shape \(4, 3\); got \(4,\)"),
+        ([1, 1, 0, 1], r"feature_mask must have shape \(4, 3\); got shape \(4,\)"),
     ],
 )
 def test_bad_masks_are_refused(mask, message, data):
@@ -65,6 +65,14 @@ def test_missing_keys_are_refused(data):
     X, y = data
     with pytest.raises(ValueError, match=r"feature_mask must have the keys of X, \['a', 'b'\]: missing \['b'\]"):
         PopulationGLM(feature_mask={"a": 1}).fit({"a": X[:, :1], "b": X[:, 1:]}, y)
+
+
+def test_an_array_for_a_container_is_refused(data):
+    X, y = data
+    with pytest.raises(
+        ValueError, match=r"feature_mask must be a container like X.*\['a', 'b'\]; got an array of shape"
+    ):
+        PopulationGLM(feature_mask=MASK).fit({"a": X[:, :1], "b": X[:, 1:]}, y)
 
 
 def test_flat_features_that_an_output_does_not_see_may_be_collinear(data):

@@ -44,7 +44,7 @@ means that are not zero and standard deviations between 0.3 and 3, and the coeff
 standardized. Strengths are such that some coefficients are zero and others are not. For packages that fit no
 intercept, there is one problem whose intercept is zero by symmetry.
 
-The bar is 1e-6, or 1e-5 where the other package's solver stops before. Where the difference is above 1e-6, the remark
+The bar is 1e-6, or 1e-5 where the other package's solver stops before it gets there. In that case the remark
 judges both fits by NumPy code that shares nothing with either package: how much higher the penalized objective is at
 the other package's fit, and the largest violation of the optimality conditions at either.
 
