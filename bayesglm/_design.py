@@ -10,7 +10,16 @@ from typing import Any
 import jax
 import numpy as np
 
-__all__ = ["Layout", "as_numbers", "check_finite", "is_container", "read_design", "same_layout"]
+__all__ = [
+    "Layout",
+    "as_numbers",
+    "check_columns",
+    "check_finite",
+    "column_names",
+    "is_container",
+    "read_design",
+    "same_layout",
+]
 
 
 @dataclass(frozen=True)
@@ -124,7 +133,9 @@ def read_design(X, argument="X"):
         raise ValueError(f"All leaves of {argument} must have the same number of samples: {listed}.")
     dtype = np.float32 if all(array.dtype == np.float32 for array in arrays) else np.float64
     matrix = arrays[0].astype(dtype, copy=False) if len(arrays) == 1 else np.concatenate(arrays, axis=1, dtype=dtype)
-    layout = Layout(treedef, names, tuple(array.shape[1] for array in arrays), tuple(_columns(leaf) for leaf in leaves))
+    layout = Layout(
+        treedef, names, tuple(array.shape[1] for array in arrays), tuple(column_names(leaf) for leaf in leaves)
+    )
     if len(matrix) == 0:
         raise ValueError(f"{argument} has no samples: its shape is {matrix.shape}.")
     for label, rows in zip(labels, layout.slices, strict=True):
@@ -145,11 +156,13 @@ def same_layout(layout, fitted, argument="X"):
                 f"{layout.leaf_label(index, argument)} has {width} features; the model was fitted with {expected}."
             )
     for index, (columns, expected_columns) in enumerate(zip(layout.columns, fitted.columns, strict=True)):
-        if columns is not None and expected_columns is not None and columns != expected_columns:
-            raise ValueError(
-                f"{layout.leaf_label(index, argument)} has the columns {list(columns)}; "
-                f"the model was fitted with {list(expected_columns)}."
-            )
+        check_columns(columns, expected_columns, layout.leaf_label(index, argument))
+
+
+def check_columns(columns, fitted, label):
+    """Raise a ValueError if both have names and they differ."""
+    if columns is not None and fitted is not None and columns != fitted:
+        raise ValueError(f"{label} has the columns {list(columns)}; the model was fitted with {list(fitted)}.")
 
 
 def as_numbers(value, label):
@@ -157,7 +170,7 @@ def as_numbers(value, label):
     if np.ma.is_masked(value):
         raise ValueError(f"{label} has masked entries; drop those samples or fill them in.")
     try:
-        array = _frame_to_array(value) if _columns(value) is not None else np.asarray(value)
+        array = _frame_to_array(value) if column_names(value) is not None else np.asarray(value)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{label} cannot be read as an array of numbers: {error}") from error
     if array.dtype.kind not in "biuf":
@@ -201,7 +214,7 @@ def _ndim(node):
     return np.ndim(node)
 
 
-def _columns(leaf):
+def column_names(leaf):
     """Column names of a data frame, or None."""
     columns = getattr(leaf, "columns", None)
     return None if columns is None else tuple(str(column) for column in columns)

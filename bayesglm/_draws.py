@@ -114,13 +114,13 @@ def prior_draws(spec, num_samples, seed, dtype):
     return jax.tree.map(lambda leaf: np.asarray(leaf)[None], draws)
 
 
-def thin(draws, num_samples):
-    """Draws evenly spread over the chains, `num_samples` of each; all if that is None."""
+def thin(draws, labels, num_samples):
+    """Draws evenly spread over the chains, `num_samples` of each, and their labels; all if that is None."""
     length = draws.scale.shape[1]
     if num_samples is None or num_samples >= length:
-        return draws
+        return draws, labels
     rows = np.linspace(0, length - 1, num_samples).round().astype(int)
-    return jax.tree.map(lambda leaf: leaf[:, rows], draws)
+    return jax.tree.map(lambda leaf: leaf[:, rows], draws), labels | {"draw": labels["draw"][rows]}
 
 
 @partial(jax.jit, static_argnames=("link",))

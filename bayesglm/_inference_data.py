@@ -56,13 +56,16 @@ def data_tree(
     return tree
 
 
-def prediction_groups(y, mean, X, offset, spec):
-    """Groups ``predictions`` and ``predictions_constant_data`` of draws (chain, draw, n, outputs)."""
+def prediction_groups(y, mean, X, offset, labels, spec):
+    """Groups ``predictions`` and ``predictions_constant_data`` of draws (chain, draw, n, outputs).
+
+    `labels` are the coordinates of the chains and draws.
+    """
     groups = {
         "predictions": {"y": _visible(y, spec), "mean": _visible(mean, spec)},
         "predictions_constant_data": _constants(X, offset, np.ones(len(X)), spec),
     }
-    return _tree(groups, spec, np.arange(len(X)))
+    return _tree(groups, spec, np.arange(len(X)), labels)
 
 
 def prior_groups(draws, y, spec):
@@ -72,29 +75,49 @@ def prior_groups(draws, y, spec):
 
 
 def read_posterior(tree, spec):
-    """Posterior from a DataTree, also one that was thinned or lost chains since it was made."""
-    variables = tree["posterior"].data_vars
-    values = {name: variable.transpose("chain", "draw", ...).values for name, variable in variables.items()}
-    coef = np.concatenate([values[f"coef{suffix}"] for suffix, _, _ in _leaves(spec)], axis=2)
-    intercept = values["intercept"]
-    if not spec.population:
-        coef, intercept = coef[..., None], intercept[..., None]
-    scale = values["dispersion"].reshape(intercept.shape) if spec.form.samples_scale else spec.scale
-    return Posterior(np.where(spec.free, coef, 0.0), intercept, np.broadcast_to(scale, intercept.shape))
+    """Posterior from a DataTree, also one whose draws were thinned or whose axes were moved since it was made.
+
+    Returns
+    -------
+    Posterior
+    labels : dict of str to numpy.ndarray
+        Coordinates of the chains and draws.
+    """
+    group = tree["posterior"].to_dataset()
+    group = group.expand_dims([name for name in ("chain", "draw") if name not in group.dims])
+    output = ["output"] if spec.population else []
+    expected = {feature: names for (_, feature, _), names in zip(_leaves(spec), _labels(spec), strict=True)}
+    group = group.sel(expected | ({"output": np.arange(len(spec.k))} if spec.population else {}))
+
+    def values(name, *dims):
+        array = group[name].transpose("chain", "draw", *dims, *output).values
+        return array if spec.population else array[..., None]
+
+    coef = np.concatenate([values(f"coef{suffix}", feature) for suffix, feature, _ in _leaves(spec)], axis=2)
+    intercept = values("intercept")
+    scale = values("dispersion") if spec.form.samples_scale else np.broadcast_to(spec.scale, intercept.shape)
+    labels = {name: np.atleast_1d(group[name].values) for name in ("chain", "draw")}
+    return Posterior(np.where(spec.free, coef, 0.0), intercept, scale), labels
 
 
-def _tree(groups, spec, obs):
-    """DataTree of groups of variables, with the dims and coords of the model."""
+def _labels(spec):
+    """Coordinates of the features of each leaf: column names or numbers."""
+    named = zip(spec.layout.widths, spec.layout.columns, strict=True)
+    return [np.arange(width) if columns is None else list(columns) for width, columns in named]
+
+
+def _tree(groups, spec, obs, labels=None):
+    """DataTree of groups of variables, with the dims and coords of the model; `labels` are those of new draws."""
     output = ["output"] if spec.population else []
     dims = dict.fromkeys(("intercept", "dispersion", "sigma"), output)
     dims |= {name: ["obs", *output] for name in ("y", "mean", "offset")}
     dims["sample_weight"] = ["obs"]
     coords: dict[str, Any] = {"obs": obs, "output": np.arange(len(spec.k))}
-    for (suffix, feature, rows), columns in zip(_leaves(spec), spec.layout.columns, strict=True):
+    for (suffix, feature, _), names in zip(_leaves(spec), _labels(spec), strict=True):
         dims[f"coef{suffix}"] = dims[f"feature_mask{suffix}"] = [feature, *output]
         dims[f"X{suffix}"] = ["obs", feature]
-        coords[feature] = np.arange(rows.stop - rows.start) if columns is None else list(columns)
-    return from_dict(groups, dims=dims, coords=coords, pred_dims=dims, pred_coords=coords)
+        coords[feature] = names
+    return from_dict(groups, dims=dims, coords=coords, pred_dims=dims, pred_coords=coords | (labels or {}))
 
 
 def _parameters(draws, spec):

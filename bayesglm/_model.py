@@ -9,7 +9,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 
-from bayesglm._design import Layout
+from bayesglm._design import Layout, check_columns, column_names
 from bayesglm._posterior import Form
 from bayesglm._problem import is_grouped
 
@@ -115,7 +115,9 @@ def glm_model(spec, X, y, weight, offset):
     if spec.population:
         keep, scale = keep[:, None], scale[:, None]
     with numpyro.handlers.mask(mask=keep), numpyro.handlers.scale(scale=scale):
-        family = spec.form.family.distribution(eta, spec.form.link, family_scale)
+        # A mean outside the domain, or one that overflows, must not meet a weight of 0.
+        usual = spec.form.link.predictor(jnp.full((), 0.5, eta.dtype))
+        family = spec.form.family.distribution(jnp.where(keep, eta, usual), spec.form.link, family_scale)
         if spec.population:
             with numpyro.plate("obs", eta.shape[0], dim=-2), numpyro.plate("output", n_outputs, dim=-1):
                 numpyro.sample("y", family, obs=y)
@@ -165,7 +167,13 @@ def read_traced(X, y, sample_weight, offset, spec):
     X, y, weight, offset
         Shapes (n, p), (n,) or (n, outputs) or None, (n,), and that of y.
     """
-    leaves = [_as_jax(leaf) for leaf in spec.layout.treedef.flatten_up_to(X)]
+    try:
+        parts = spec.layout.treedef.flatten_up_to(X)
+        leaves = [_as_jax(leaf) for leaf in parts]
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"X must have the structure that the model was fitted with: {error}") from error
+    for index, (part, columns) in enumerate(zip(parts, spec.layout.columns, strict=True)):
+        check_columns(column_names(part), columns, spec.layout.leaf_label(index))
     for index, (leaf, width) in enumerate(zip(leaves, spec.layout.widths, strict=True)):
         if leaf.ndim != 2 or leaf.shape[1] != width:
             label = spec.layout.leaf_label(index)

@@ -74,7 +74,7 @@ def resolve(
         raise ValueError(f"solver_name 'Newton' needs a smooth regularizer; {prior} wants 'ProximalNewton'.")
     if intercept_prior is not None:
         _check_prior(intercept_prior, constraints.real, "the real numbers", "intercept_prior")
-    if dispersion_prior not in DISPERSION_PRIORS:
+    if not isinstance(dispersion_prior, str) or dispersion_prior not in DISPERSION_PRIORS:
         raise ValueError(f"dispersion_prior must be one of {DISPERSION_PRIORS}; got {dispersion_prior!r}.")
     conditional = dispersion_prior == "conditional"
     family = _with_plain_scale(family)
@@ -87,16 +87,22 @@ def check_run_options(method, counts, seed, target_accept_prob):
         raise ValueError(f"method must be one of {METHODS}; got {method!r}.")
     for name, value in counts.items():
         _check_integer(name, value, 0 if name == "num_warmup" else 1)
-    _check_integer("seed", seed, 0)
+    _check_seed(seed)
     if not isinstance(target_accept_prob, numbers.Real) or not 0.0 < float(target_accept_prob) < 1.0:
         raise ValueError(f"target_accept_prob must lie between 0 and 1; got {target_accept_prob!r}.")
 
 
-def check_draws(num_samples, seed):
-    """Raise a ValueError unless there is a number of draws, or None, and a seed."""
-    if num_samples is not None:
+def check_draws(num_samples, seed, *, optional=True):
+    """Raise a ValueError unless there is a number of draws, or None where that is allowed, and a seed."""
+    if not (optional and num_samples is None):
         _check_integer("num_samples", num_samples, 1)
+    _check_seed(seed)
+
+
+def _check_seed(seed):
     _check_integer("seed", seed, 0)
+    if seed >= 2**32:
+        raise ValueError(f"seed must be below 2**32; got {seed!r}.")
 
 
 def _check_integer(name, value, least):

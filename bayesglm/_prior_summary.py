@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-from numpyro.distributions import MaskedDistribution, TransformedDistribution
+from numpyro.distributions import ExpandedDistribution, Independent, MaskedDistribution, TransformedDistribution
 
 from bayesglm._problem import is_grouped
 
@@ -39,13 +39,22 @@ def summarize_priors(matrix, spec):
 
 def describe(distribution):
     """A distribution as one would write it: its name and its parameters, to three digits."""
+    if isinstance(distribution, MaskedDistribution | ExpandedDistribution | Independent):
+        return describe(distribution.base_dist)
+    if type(distribution) is TransformedDistribution:
+        steps = ", ".join(type(step).__name__ for step in distribution.transforms)
+        return f"{describe(distribution.base_dist)} by {steps}"
     parameters = {name: np.ravel(getattr(distribution, name)) for name in distribution.arg_constraints}
     written = [
-        f"{name}={value[0]:.3g}" if len(value) == 1 else f"{name}={value.round(3).tolist()}"
+        f"{name}={_digits(value[0]) if len(value) == 1 else '[' + ', '.join(map(_digits, value)) + ']'}"
         for name, value in parameters.items()
-        if value.dtype.kind == "f"
+        if name != "groups"
     ]
     return f"{type(distribution).__name__}({', '.join(written)})"
+
+
+def _digits(number):
+    return f"{number:.3g}"
 
 
 def _rows_of_leaf(leaf, matrix, spec):
@@ -110,8 +119,7 @@ def _prior(fact, spec):
     elif "ratio" in fact:
         strength = strength, np.float64(fact["ratio"])
     distribution = spec.form.prior.distribution(strength, np.float64(fact["k"]))
-    plain = distribution.base_dist if isinstance(distribution, MaskedDistribution) else distribution
-    return describe(plain), float(np.sqrt(np.ravel(plain.variance)[0]))
+    return describe(distribution), float(np.sqrt(np.ravel(distribution.variance)[0]))
 
 
 def _rows_of_scale(spec):

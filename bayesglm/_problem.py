@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Batch", "Data", "make_batches", "per_output"]
+__all__ = ["Batch", "Data", "make_batches", "per_output", "without_unseen"]
 
 
 class Data(NamedTuple):
@@ -18,6 +18,25 @@ class Data(NamedTuple):
     y: Any  # (n, outputs)
     weight: Any  # (n,)
     offset: Any  # (n, outputs)
+
+
+def without_unseen(data):
+    """Data in which samples of weight 0 are the average sample, whatever they held.
+
+    They stay, since another number of samples would compile anew; but a mean outside the family's domain, or one
+    that overflows, must not meet a weight of 0.
+    """
+    unseen = data.weight == 0
+    if not unseen.any():
+        return data
+    share = data.weight / data.weight.sum()
+
+    def averaged(array):
+        array = np.array(array)
+        array[unseen] = share @ array
+        return array
+
+    return Data(averaged(data.X), averaged(data.y), data.weight, averaged(data.offset))
 
 
 class Batch(NamedTuple):
@@ -92,7 +111,8 @@ def _split_strength(strength, outputs, dtype):
         return split if isinstance(strength, tuple) else split[0]
     size, groups = strength
     used = [np.unique(groups[:, block][groups[:, block] < len(size)]) for block in outputs]
-    n_groups = max(len(ids) for ids in used)
+    # Also those that a mask leaves empty, so that masks compile nothing.
+    n_groups = max(*(len(ids) for ids in used), -(-len(size) * outputs.shape[1] // groups.shape[1]))
     sizes = np.zeros((len(outputs), n_groups), dtype)
     local = np.full((len(outputs), len(groups), outputs.shape[1]), n_groups)
     for b, (block, ids) in enumerate(zip(outputs, used, strict=True)):

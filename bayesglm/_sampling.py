@@ -48,10 +48,12 @@ def check_propriety(fitted):
             remedy = fault.remedy or "Give an intercept_prior (a NumPyro distribution)."
             raise ValueError(f"The posterior{where} is improper: {fault.cause}. {remedy}")
     # What rounding leaves of an exact fit grows with the number of terms of the linear predictor.
-    rounding = 8 * (1 + data.X.shape[1]) * np.finfo(data.X.dtype).eps * spec.y_spread
-    if spec.form.samples_scale and spec.form.family.reports_sigma and (np.sqrt(spec.scale) <= rounding).any():
+    family = spec.form.family
+    unit = spec.y_spread if family.reports_sigma else 1.0
+    rounding = 8 * (1 + data.X.shape[1]) * np.finfo(data.X.dtype).eps * unit
+    if spec.form.samples_scale and not family.scale_shapes_mean and (np.sqrt(spec.scale) <= rounding).any():
         raise ValueError(
-            "The dispersion is zero: the fit reproduces y exactly. Give it, as in GaussianObservations(scale=1.0)."
+            f"The dispersion is zero: the fit reproduces y exactly. Give it, as in {family.__name__}(scale=1.0)."
         )
     if np.isnan(spec.scale).any():
         raise ValueError(

@@ -25,6 +25,8 @@ def score_fit(y, eta, weight, spec, score_type):
     """
     family, link, scale = spec.form.family, spec.form.link, spec.scale
     share = weight / weight.sum()
+    # A mean outside the domain, or one that overflows, must not meet a weight of 0.
+    eta = np.where(weight[:, None] > 0, eta, np.asarray(link.predictor(0.5 * np.ones(()))))
     # The null model predicts the mean; where all y are equal it is the saturated model.
     varies = np.ptp(y[weight > 0], axis=0) > 0
     mean = np.where(varies, share @ y, 0.5)

@@ -13,7 +13,7 @@ from bayesglm._draws import draw_y, draw_y_at, prior_draws, thin
 from bayesglm._fitting import fit_model, warn_of_fit
 from bayesglm._model import glm_model, read_traced
 from bayesglm._options import check_draws, check_prior_shapes, check_run_options, read_key, resolve
-from bayesglm._problem import Data
+from bayesglm._problem import Data, without_unseen
 from bayesglm._score import SCORE_TYPES, score_fit
 from bayesglm._strength import read_feature_mask, read_strength
 from bayesglm._targets import check_counts, read_offset, read_targets, read_weights
@@ -125,7 +125,7 @@ class _PenalizedGLM(BaseEstimator):
         -------
         float
         """
-        if score_type not in SCORE_TYPES:
+        if not isinstance(score_type, str | None) or score_type not in SCORE_TYPES:
             raise ValueError(f"score_type must be one of {SCORE_TYPES}; got {score_type!r}.")
         spec = self._spec(needs_dispersion=score_type in ("log-likelihood", "pseudo-r2-McFadden"))
         # In double precision whatever X is: the deviance is a small difference of large sums.
@@ -272,9 +272,10 @@ class _PenalizedGLM(BaseEstimator):
         matrix = self._read_new(X, spec)
         shift = read_offset(offset, len(matrix), len(spec.k), matrix.dtype, population=self._population)
         with jax.enable_x64(matrix.dtype == np.float64):
-            draws = thin(read_posterior(self.posterior_, spec), num_samples)
+            draws, labels = read_posterior(self.posterior_, spec)
+            draws, labels = thin(draws, labels, num_samples)
             y, mean = draw_y(draws, matrix, shift, spec, np.random.default_rng(seed), keep_mean=True)
-        self.posterior_.update(prediction_groups(y, mean, matrix, shift, spec).children)
+        self.posterior_.update(prediction_groups(y, mean, matrix, shift, labels, spec).children)
         return self.posterior_
 
     def prior_predictive(self, X, *, offset=None, num_samples=1000, seed=0):
@@ -308,7 +309,7 @@ class _PenalizedGLM(BaseEstimator):
             raise ValueError(
                 f"There is no prior predictive distribution, for the prior is flat of {' and of '.join(flat)}."
             )
-        check_draws(num_samples, seed)
+        check_draws(num_samples, seed, optional=False)
         matrix = self._read_new(X, spec)
         shift = read_offset(offset, len(matrix), len(spec.k), matrix.dtype, population=self._population)
         with jax.enable_x64(matrix.dtype == np.float64):
@@ -377,12 +378,9 @@ class _PenalizedGLM(BaseEstimator):
             check_counts(targets, family)
         n_outputs = targets.shape[1]
         check_prior_shapes(parts, n_outputs, population=self._population)
-        data = Data(
-            matrix,
-            targets,
-            read_weights(sample_weight, len(matrix), dtype),
-            read_offset(offset, len(matrix), n_outputs, dtype, population=self._population),
-        )
+        weight = read_weights(sample_weight, len(matrix), dtype)
+        shift = read_offset(offset, len(matrix), n_outputs, dtype, population=self._population)
+        data = without_unseen(Data(matrix, targets, weight, shift))
         free = read_feature_mask(self.feature_mask, layout, n_outputs)
         strength = read_strength(self.regularizer_strength, parts.prior, layout, free, population=self._population)
         fitted = fit_model(parts, data, layout, strength, free, population=self._population)

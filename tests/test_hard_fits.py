@@ -2,8 +2,10 @@
 
 import warnings
 
+import jax
 import numpy as np
 import pytest
+from numpyro.infer.util import log_density
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
@@ -168,6 +170,8 @@ def test_exact_gaussian_fit_cannot_be_sampled(rng):
     for y in (X @ np.ones(3), np.full(50, 2.0)):
         with pytest.raises(ValueError, match="reproduces y exactly"):
             GLM("Gaussian").sample(X, y, progress_bar=False)
+    with pytest.raises(ValueError, match=r"reproduces y exactly. Give it, as in GammaObservations\(scale=1.0\)"):
+        GLM("Gamma", "exp", "Ridge").sample(X, np.full(50, 2.0), progress_bar=False)
 
 
 def test_score_of_large_counts_in_single_precision(rng):
@@ -234,3 +238,56 @@ def test_sums_in_single_precision_do_not_drift(family, rng):
     np.testing.assert_allclose(single.coef_, double.coef_, rtol=1e-5)
     np.testing.assert_allclose(single.intercept_, double.intercept_, rtol=2e-5)
     np.testing.assert_allclose(single.scale_, double.scale_, rtol=1e-6)
+
+
+UNSEEN = {
+    "Gamma, 1/x": (GLM("Gamma", regularizer="Ridge", regularizer_strength=0.001), [-6.0, -6.0]),
+    "Poisson, identity": (GLM("Poisson", "identity", "Lasso", 0.001), [-60.0, -6.0]),
+    "Poisson, exp": (GLM("Poisson", regularizer="Ridge", regularizer_strength=0.01), [3000.0, 0.0]),
+    "Bernoulli, identity": (GLM("Bernoulli", "identity", "Ridge", 0.1), [50.0, 50.0]),
+}
+
+
+@pytest.mark.parametrize("name", UNSEEN)
+def test_samples_of_weight_zero_may_have_impossible_means(name, rng):
+    model, row = UNSEEN[name]
+    X = 0.3 * rng.normal(size=(60, 2))
+    mean = (0.6 + X @ [0.2, 0.1]).clip(0.1, 0.9)
+    y = rng.gamma(5.0, 1 / mean / 5) if name.startswith("Gamma") else (rng.random(60) < mean).astype(float)
+    more, y_more, weight = np.vstack([X, row]), np.append(y, 1.0), np.append(np.ones(60), 0.0)
+    seen = clone(model).fit(X, y)
+    model = clone(model).fit(more, y_more, sample_weight=weight)
+    assert model.converged_
+    np.testing.assert_allclose(model.coef_, seen.coef_, atol=1e-8)
+    np.testing.assert_allclose(model.scale_, seen.scale_, rtol=1e-8)
+    for kind in (None, "log-likelihood"):
+        scores = model.score(more, y_more, sample_weight=weight, score_type=kind), seen.score(X, y, score_type=kind)
+        np.testing.assert_allclose(*scores, rtol=1e-7)
+    sites = {"coef": seen.coef_, "intercept": seen.intercept_[0]}
+    if name.startswith("Gamma"):
+        sites["dispersion"] = seen.scale_[0]
+    with jax.enable_x64(True):
+        gradients = [
+            jax.grad(lambda s, args=args, w=w: log_density(model.numpyro_model, args, {"sample_weight": w}, s)[0])(
+                sites
+            )
+            for args, w in (((more, y_more), weight), ((X, y), np.ones(60)))
+        ]
+    np.testing.assert_allclose(*(g["coef"] for g in gradients), atol=1e-9)
+
+
+@pytest.mark.parametrize("regularizer", ["Ridge", "Lasso", "UnRegularized"])
+def test_the_reciprocal_link_stays_inside_its_domain(regularizer):
+    """Data of another link, for which the best reciprocal one has a mean near the border."""
+    strength = None if regularizer == "UnRegularized" else 0.01
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        X = rng.normal(size=(400, 3))
+        y = rng.gamma(3.0, np.exp(0.5 + X @ [0.5, -0.3, 0.1]) / 3)
+        model = GLM("Gamma", regularizer=regularizer, regularizer_strength=strength).fit(X, y)
+        assert model.converged_
+        assert (model.predict(X) > 0).all()
+        eta = model.intercept_ + X @ model.coef_
+        slope = (y - 1 / eta) @ (X - X.mean(0)) / 400
+        held = 0.0 if strength is None else strength * (model.coef_ if regularizer == "Ridge" else np.sign(model.coef_))
+        np.testing.assert_allclose((slope + held)[model.coef_ != 0], 0, atol=1e-8)

@@ -10,6 +10,7 @@ from scipy import stats
 from sklearn.exceptions import NotFittedError
 
 from bayesglm import GLM, PopulationGLM
+from bayesglm._prior_summary import describe
 from bayesglm.observation_models import GammaObservations, GaussianObservations, NegativeBinomialObservations
 from bayesglm.priors import GroupLasso
 
@@ -125,7 +126,7 @@ def test_flat_priors_have_no_prior_predictive(rng):
 
 def test_predictions_of_a_population_in_a_container(rng):
     X = {"a": rng.normal(size=(50, 2)), "b": rng.normal(size=(50, 1))}
-    y = rng.poisson(np.exp(0.5 + 0.3 * X["a"]))
+    y = rng.poisson(rng.gamma(2.0, np.exp(1 + 0.3 * X["a"]) / 2))
     model = PopulationGLM(NegativeBinomialObservations(None), regularizer="Ridge", regularizer_strength=0.1)
     with pytest.raises(NotFittedError, match="call fit or sample first"):
         model.posterior_predictive(X)
@@ -135,14 +136,31 @@ def test_predictions_of_a_population_in_a_container(rng):
     model.sample(X, y, num_samples=500, progress_bar=False)
     draws = model.posterior_predictive(X, offset=np.zeros(50))["predictions"]
     in_sample = model.posterior_["posterior_predictive"]["y"]
-    np.testing.assert_allclose(draws["y"].mean(("chain", "draw")), in_sample.mean(("chain", "draw")), atol=0.6)
+    np.testing.assert_allclose(draws["y"].mean(("chain", "draw")), in_sample.mean(("chain", "draw")), rtol=0.2)
     np.testing.assert_allclose(draws["mean"].mean(("chain", "draw")), model.predict(X), rtol=0.25)
     with pytest.raises(ValueError, match="structure"):
         model.posterior_predictive(X["a"])
     with pytest.raises(ValueError, match="num_samples must be an integer of at least 1; got 0"):
         model.posterior_predictive(X, num_samples=0)
-    model.posterior_ = model.posterior_.sel(chain=[1, 3])
-    assert model.posterior_predictive(X)["predictions"].sizes["chain"] == 2
+    posterior = model.posterior_
+    every = model.posterior_predictive(X)["predictions"]["mean"]
+    few = model.posterior_predictive(X, num_samples=5)["predictions"]["mean"]
+    assert few["draw"].values.tolist() == [0, 125, 250, 374, 499]
+    np.testing.assert_array_equal(few, every.sel(draw=few["draw"]))
+    # By name, whatever was done to the draws since.
+    moved = posterior.sel(chain=[1, 3]).isel(output=[1, 0])
+    model.posterior_ = moved.map_over_datasets(lambda group: group.transpose("output", ..., missing_dims="ignore"))
+    np.testing.assert_array_equal(model.posterior_predictive(X)["predictions"]["mean"], every.sel(chain=[1, 3]))
+    model.posterior_ = posterior.sel(chain=2)
+    np.testing.assert_array_equal(model.posterior_predictive(X)["predictions"]["mean"], every.sel(chain=[2]))
+    for arguments, message in (
+        ({"seed": 2**40}, r"seed must be below 2\*\*32"),
+        ({"seed": -1}, "seed must be an integer"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.posterior_predictive(X, **arguments)
+    with pytest.raises(ValueError, match="num_samples must be an integer of at least 1; got None"):
+        model.prior_predictive(X, num_samples=None)
     model.fit(X, y)
     assert "posterior_" not in vars(model)
 
@@ -240,6 +258,25 @@ def test_prior_summary_tells_the_priors(rng):
     effect = np.sqrt(np.mean(X["a"].std(0) ** 2) / 5)
     np.testing.assert_allclose(table["sd_of_effect"].iloc[0], effect)
     assert table["prior"].iloc[0] == "Normal(loc=0, scale=0.447)"
+
+
+@pytest.mark.parametrize(
+    ("prior", "text"),
+    [
+        (dist.Normal(0, 5), "Normal(loc=0, scale=5)"),
+        (dist.StudentT(4, 0, 2.5), "StudentT(df=4, loc=0, scale=2.5)"),
+        (dist.Normal(0.0, np.array([1e-4, 2e4])), "Normal(loc=0, scale=[0.0001, 2e+04])"),
+        (dist.Normal(0.0, 2.0).expand([2]), "Normal(loc=0, scale=2)"),
+        (dist.LogNormal(0.0, 1.0), "LogNormal(loc=0, scale=1)"),
+        (
+            dist.TransformedDistribution(dist.Normal(0.0, 1.0), dist.transforms.AffineTransform(0, 2)),
+            "Normal(loc=0, scale=1) by AffineTransform",
+        ),
+    ],
+    ids=["whole", "three", "array", "expanded", "lognormal", "transformed"],
+)
+def test_priors_are_written_with_their_parameters(prior, text):
+    assert describe(prior) == text
 
 
 def test_prior_summary_of_pairs_groups_and_outputs(rng):

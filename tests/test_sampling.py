@@ -347,6 +347,11 @@ def test_numpyro_model_reads_its_arguments_as_fit_does(rng):
     assert one == two
     with pytest.raises(ValueError, match=r"X must have shape \(samples, 2\)"):
         single.numpyro_model(X[:, :1])
+    named = GLM(regularizer="Ridge").fit(pd.DataFrame(X, columns=["a", "b"]), y[:, 0])
+    with pytest.raises(ValueError, match=r"X has the columns \['b', 'a'\]"):
+        named.numpyro_model(pd.DataFrame(X, columns=["b", "a"]))
+    with pytest.raises(ValueError, match="X must have the structure that the model was fitted with"):
+        single.numpyro_model({"a": X})
     with pytest.raises(ValueError, match=r"offset must have shape \(30,\)"):
         single.numpyro_model(X, offset=np.ones(3))
 
