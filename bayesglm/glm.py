@@ -304,12 +304,12 @@ class _PenalizedGLM(BaseEstimator):
         """
         from bayesglm._inference_data import prior_groups
 
+        check_draws(num_samples, seed, optional=False)
         spec = self._spec(needs_dispersion=True)
         if flat := spec.without_prior():
             raise ValueError(
                 f"There is no prior predictive distribution, for the prior is flat of {' and of '.join(flat)}."
             )
-        check_draws(num_samples, seed, optional=False)
         matrix = self._read_new(X, spec)
         shift = read_offset(offset, len(matrix), len(spec.k), matrix.dtype, population=self._population)
         with jax.enable_x64(matrix.dtype == np.float64):
