@@ -426,16 +426,22 @@ def _push(history, new, where):
 
 def _quasi_newton(solve, grad, steps, changes):
     """Inverse Hessian times gradient: `solve`, corrected by the past changes of the gradient (L-BFGS)."""
+    if len(steps) == 0:
+        return solve(grad)
     product = jnp.sum(steps * changes, 1)
     inverse = jnp.where(product > 0, 1 / _positive(product), 0.0)
-    weights = []
-    for i in reversed(range(len(steps))):
-        weights.append(inverse[i] * jnp.sum(steps[i] * grad, 0))
-        grad = grad - weights[-1] * changes[i]
-    result = solve(grad)
-    for i in range(len(steps)):
-        result = result + steps[i] * (weights[len(steps) - 1 - i] - inverse[i] * jnp.sum(changes[i] * result, 0))
-    return result
+
+    def back(grad, pair):
+        step, change, inverse = pair
+        weight = inverse * jnp.sum(step * grad, 0)
+        return grad - weight * change, weight
+
+    def forth(result, pair):
+        step, change, inverse, weight = pair
+        return result + step * (weight - inverse * jnp.sum(change * result, 0)), None
+
+    grad, weights = jax.lax.scan(back, grad, (steps, changes, inverse), reverse=True)
+    return jax.lax.scan(forth, solve(grad), (steps, changes, inverse, weights))[0]
 
 
 def _positive(x):
