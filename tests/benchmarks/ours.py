@@ -19,8 +19,11 @@ def fit_bayesglm(problem, tol):
     model = kind(family, case.link, prior, strength, solver_kwargs=options)
     model.fit(problem.X, problem.y, sample_weight=problem.weight, offset=problem.offset)
     learned = model.scale_[0] if case.family == "NegativeBinomial" and case.scale is None else None
-    return Fit(model.coef_, model.intercept_, f"{kind.__name__}(...)", learned)
+    words = "..." if tol is None else f'..., solver_kwargs={{"tol": {tol:g}}}'
+    return Fit(model.coef_, model.intercept_, f"{kind.__name__}({words})", learned)
 
+
+ADAPTERS = {"bayesglm": Adapter(fit_bayesglm, "bayesglm", ("bayesglm", "jax", "numpyro.distributions"))}
 
 if __name__ == "__main__":
-    serve({"bayesglm": Adapter(fit_bayesglm, "bayesglm", ("bayesglm", "jax", "numpyro.distributions"))})
+    serve(ADAPTERS)

@@ -14,8 +14,8 @@ from problems import mask_of
 MANY = 1_000_000
 
 
-def fit_sklearn(problem, tol):
-    """Estimators of scikit-learn's linear_model."""
+def fit_sklearn(problem, tol, **options):
+    """Estimators of scikit-learn's linear_model; `options` are arguments of PoissonRegressor and the like."""
     refuse(problem, "offset", "vector strengths")
     case = problem.case
     if problem.y.ndim == 2:
@@ -26,7 +26,7 @@ def fit_sklearn(problem, tol):
         ("Gamma", "exp"): sklearn_smooth,
         ("Bernoulli", "logistic"): sklearn_logistic,
     }
-    model, setting = lookup(models, case.family, case.link)(problem, given(tol=tol))
+    model, setting = lookup(models, case.family, case.link)(problem, given(tol=tol) | options)
     model.fit(problem.X, problem.y, sample_weight=problem.weight)
     return Fit(np.ravel(model.coef_), model.intercept_, setting)
 
