@@ -75,7 +75,7 @@ def make_signal(rng, X, active, n_outputs=None):
     """Linear predictors of variance one in which `active` features have a part."""
     shape = (X.shape[1],) if n_outputs is None else (X.shape[1], n_outputs)
     coef = np.zeros(shape)
-    chosen = rng.choice(X.shape[1], min(active, X.shape[1]), replace=False)
+    chosen = rng.choice(X.shape[1], min(max(active, 1), X.shape[1]), replace=False)
     coef[chosen] = rng.normal(size=(len(chosen), *shape[1:]))
     signal = X @ coef
     return signal / signal.std(axis=0)
