@@ -35,6 +35,7 @@ def test_the_largest_gap_is_that_of_the_worst_strength(benchmarks):
     largest_gap = benchmarks("contenders").largest_gap
     assert largest_gap([-1.0, 2.2], [-1.0, 2.0]) == pytest.approx(0.1)
     assert largest_gap([np.nan, 2.0], [1.0, 2.0]) == np.inf
+    assert largest_gap([1.0], [np.inf]) == np.inf
 
 
 @pytest.mark.parametrize("name", ["gaussian-lasso", "population-ridge"])
@@ -43,11 +44,11 @@ def test_a_walk_ends_where_the_tightest_accuracy_is_reached(benchmarks, name):
     task = next(iter(workloads.WORKLOADS[name].make(0.001)))
     job = speed.job_of(task, "walk", contender="bayesglm", repeats=(1, 2), long=10, timeout=1000, budget=1000)
     problems = contenders.problems_of(job, task.data)
-    reference, steps = None, []
+    reference, steps = [np.inf], []
     for ladder in ([1e-13], [1e-1, 1e-3, 1e-6, 1e-12]):
         lines = contenders.walk(job | {"ladder": ladder, "reference": reference, "accuracies": [1e-6, 1e-10]}, problems)
         steps = [line for line in lines if "tol" in line]
-        reference = reference or steps[0]["objectives"]
+        reference = np.minimum(reference, steps[0]["objectives"]).tolist()
     gaps = [contenders.largest_gap(step["objectives"], reference) for step in steps]
     assert gaps[-1] <= 1e-10 < max(gaps[:-1])
     assert len(steps[-1]["times"]) == 2

@@ -172,9 +172,7 @@ def objectives(problems, fits):
 
 
 def largest_gap(values, reference):
-    """Largest relative suboptimality; infinite where an objective is not a number or there is no reference."""
-    if reference is None:
-        return float("inf")
+    """Largest relative suboptimality; infinite where an objective or its reference is not finite."""
     gaps = [(value - best) / abs(best) for value, best in zip(values, reference, strict=True)]
     return max(gap if np.isfinite(gap) else float("inf") for gap in gaps)
 

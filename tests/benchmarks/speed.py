@@ -29,7 +29,7 @@ ACCURACIES = (1e-6, 1e-10)
 LADDER = [float(f"1e-{digits}") for digits in range(1, 17)]
 TIGHT = 1e-13  # tolerance of the first reference
 SLACK = 1e-12  # how far, relatively, the reference may be above the lowest objective
-LONG = 3.0  # seconds from which on a fit is repeated less often
+LONG = 1.0  # seconds from which on a fit is repeated less often
 REPEATS = (3, 5)
 PATIENCE = 5  # what a contender has for all its tolerances together, and the reference for a fit, in time limits
 
@@ -136,8 +136,8 @@ def walk(setup, folder, name, task, **more):
     job = job_of(
         task,
         "walk",
-        **{"ladder": LADDER, "accuracies": ACCURACIES, "repeats": REPEATS, "long": LONG, "reference": None}
-        | {"budget": PATIENCE * setup.timeout}
+        **{"ladder": LADDER, "accuracies": ACCURACIES, "repeats": REPEATS, "long": LONG}
+        | {"budget": PATIENCE * setup.timeout, "reference": [np.inf] * len(task.path)}
         | more,
     )
     lines, status = ask(setup, folder, name, job)
@@ -152,9 +152,7 @@ def walk_all(setup, folder, task, names):
     """Walks by contender, and the lowest objectives that any of them reached."""
     tight = {"ladder": [TIGHT], "timeout": PATIENCE * setup.timeout}
     first = walk(setup, folder, "bayesglm", task, **tight)
-    if not first.steps:
-        raise RuntimeError(f"No reference for {task.title}: {first.end}")
-    reference = first.steps[0]["objectives"]
+    reference = first.steps[0]["objectives"] if first.steps else [np.inf] * len(task.path)
     walks = {}
     for name in names:
         print(f"  {name}", flush=True)
