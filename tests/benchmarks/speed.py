@@ -31,7 +31,7 @@ TIGHT = 1e-13  # tolerance of the first reference
 SLACK = 1e-12  # how far, relatively, the reference may be above the lowest objective
 LONG = 1.0  # seconds from which on a fit is repeated less often
 REPEATS = (3, 5)
-PATIENCE = 5  # what a contender has for all its tolerances together, and the reference for a fit, in time limits
+PATIENCE = 5  # time limits for all tolerances of a contender, for a reference, and for the first fit of a process
 
 INTRODUCTION = """\
 # Speed at equal accuracy
@@ -46,12 +46,13 @@ nothing with any package (`tests/benchmarks/objective.py`).
   package compiles at every fit is in it.
 - *ratio*: running time, relative to that of `bayesglm`; above 1 is slower than `bayesglm`, below 1 is faster.
 - *first*: the first fit of a new process, compiling included, import not.
-- *memory*: largest resident memory during that first fit, beyond that of the process before it.
+- *memory*: largest resident memory during that first fit, beyond that of the process before it; compiling included.
 - *setting*: how the package was called; `s` is bayesglm's strength, `n` and `W` the number of samples, `p_g` the size
   of a group.
 
 Every fit runs in double precision, on one core and one thread, from an array in C order: what a package needs to
-convert is in its time. A fit may take {timeout:g} s, and all the tolerances of a package {budget:g} s together.
+convert is in its time. Where there are several strengths, times are those of all their fits together. They may take
+{timeout:g} s at one tolerance of a package, and {budget:g} s at all its tolerances.
 
 This page is written by `{command}`, after `python tests/benchmarks/venvs.py` has made an environment for each package.
 It was run on {date} on this machine: {machine}; Python {python}.
@@ -189,7 +190,8 @@ def rows_of(setup, folder, task, walks, lowest):
             step, why = judge(walked, accuracy, lowest)
             key = step and (name, step["tol"])
             if step and key not in starts:
-                starts[key] = ask(setup, folder, name, job_of(task, "start", tol=step["tol"]))[0]
+                first = job_of(task, "start", tol=step["tol"], timeout=PATIENCE * setup.timeout)
+                starts[key] = ask(setup, folder, name, first)[0]
             rows.append(Row(accuracy, name, step, starts[key][0] if step and starts[key] else None, why))
     return rows
 
