@@ -130,10 +130,10 @@ def logistic_lasso(scale):
     n, p = scaled(scale, 2000, 10_000)
     case = Case("", "Bernoulli", "logistic", "Lasso")
     data = make_data("Bernoulli", n, p, 0.5, n // 40)
-    yield from at_fractions(shape(n, p), data, case, (0.3, 0.07))
+    yield from at_fractions(shape(n, p), data, case, (0.28, 0.12))
     half = make_data("Bernoulli", n // 2, p, 0.5, n // 40)
     mirrored = antisymmetric(half["X"], half["y"], None)
-    yield from at_fractions(f"{shape(n, p)}, mirrored", mirrored, replace(case, data="antisymmetric"), (0.3,))
+    yield from at_fractions(f"{shape(n, p)}, mirrored", mirrored, replace(case, data="antisymmetric"), (0.28,))
 
 
 def poisson_groups(scale):
