@@ -54,8 +54,9 @@ Every fit runs in double precision, on one core and one thread, from an array in
 convert is in its time. Where there are several strengths, times are those of all their fits together. They may take
 {timeout:g} s at one tolerance of a package, and {budget:g} s at all its tolerances.
 
-This page is written by `{command}`, after `python tests/benchmarks/venvs.py` has made an environment for each package.
-It was run on {date} on this machine: {machine}; Python {python}.
+This page is written by `{command}`,
+after `python tests/benchmarks/venvs.py` has made an environment for each package. It was run on {date} on this machine: {machine}; Python {python}.
+Load average before the run: {load}.
 
 | package | version |
 |---|---|
@@ -78,11 +79,14 @@ class Setup(NamedTuple):
     core : int or None
     timeout : float
         Seconds for a fit.
+    load : str
+        Load average before the run: what else the machine was doing.
     """
 
     venvs: Any
     core: Any
     timeout: float
+    load: str
 
 
 class Walk(NamedTuple):
@@ -273,6 +277,7 @@ def page(setup, sections, versions):
         command=shlex.join(["python", "tests/benchmarks/speed.py", *arguments]),
         date=datetime.date.today().isoformat(),
         machine=machine(),
+        load=setup.load,
         python=platform.python_version(),
         versions="\n".join(cells(*pair) for pair in versions.items()),
     )
@@ -289,6 +294,11 @@ def machine():
     if not hasattr(os, "sysconf"):
         return words
     return f"{words}, {os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB of memory"
+
+
+def load_average():
+    """Processes that ran on average in the last minute, for people to read."""
+    return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
 
 
 def missing_environments(setup, names, only):
@@ -312,7 +322,7 @@ def main():
     names = options.workloads or list(WORKLOADS)
     if unknown := set(names) - set(WORKLOADS) | set(options.against or ()) - set(CONTENDERS):
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
-    setup = Setup(options.venvs, options.core, options.timeout)
+    setup = Setup(options.venvs, options.core, options.timeout, load_average())
     if missing := missing_environments(setup, names, options.against):
         parser.error(f"no environment for {', '.join(missing)}; make it with tests/benchmarks/venvs.py")
     target = options.page or (PAGE if options.scale == 1 else None)
