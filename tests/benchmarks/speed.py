@@ -55,7 +55,8 @@ convert is in its time. Where there are several strengths, times are those of al
 {timeout:g} s at one tolerance of a package, and {budget:g} s at all its tolerances.
 
 This page is written by `{command}`,
-after `python tests/benchmarks/venvs.py` has made an environment for each package. It was run on {date} on this machine: {machine}; Python {python}.
+after `python tests/benchmarks/venvs.py` has made an environment for each package.
+It was run on {date} on this machine: {machine}; Python {python}.
 Load average before the run: {load}.
 
 | package | version |
