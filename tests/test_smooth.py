@@ -84,7 +84,7 @@ def test_outputs_of_many_samples_are_fits_of_their_own(rng):
         np.testing.assert_allclose(together.coef_[:, output], alone.coef_, rtol=1e-7, atol=1e-9)
 
 
-@pytest.mark.parametrize("family", ["Poisson", "Bernoulli", "Gaussian"])
+@pytest.mark.parametrize("family", ["Poisson", pytest.param("Bernoulli", marks=pytest.mark.slow), "Gaussian"])
 def test_more_features_than_samples_agree_with_scikit_learn(family, rng):
     n, p = 60, 90
     X = rng.normal(size=(n, p)) + 2.0
