@@ -1,15 +1,15 @@
-"""Proximal Newton method for penalized losses of a linear predictor.
+"""Proximal Newton method for losses of a linear predictor under penalties with kinks.
 
 Minimizes, over an array of coefficients w (p, m) and intercepts b (m,), with weights that sum to 1,
 
     F(w, b) = sum_i weight_i sum_o loss(y_io, offset_io + b_o + x_i w_o) + penalty(w).
 
 Each step replaces the loss by its quadratic model with Fisher curvature, profiles the intercepts out, solves
-the penalized quadratic problem (`smooth_step`: one Cholesky factorization; `composite_step`: accelerated
-proximal steps that find which coefficients are zero, alternating with Newton steps on the others), and goes
-back along the way until F falls. Everything is invariant to the scale of the features, so nothing needs to
-be standardized: factorizations are scaled to a unit diagonal, and the residual is the correlation, in
-absolute value, of each feature with the derivatives of the loss (beyond what the penalty takes up).
+the penalized quadratic problem (`composite_step`: accelerated proximal steps that find which coefficients are
+zero, alternating with Newton steps on the others), and goes back along the way until F falls. Everything is
+invariant to the scale of the features, so nothing needs to be standardized: factorizations are scaled to a unit
+diagonal, and the residual is the correlation, in absolute value, of each feature with the derivatives of the
+loss (beyond what the penalty takes up).
 
 The module knows nothing of families and priors but the functions it is given.
 """
@@ -159,7 +159,6 @@ def minimize(X, square, y, weight, offset, strength, free, start, *, loss, mean,
     """
     eps = jnp.finfo(X.dtype).eps
     column = weight[:, None]
-    quadratic_step = smooth_step if prior.smooth else composite_step
 
     def objective(coef, eta):
         """F, infinite where eta is, and its rounding error."""
@@ -210,7 +209,7 @@ def minimize(X, square, y, weight, offset, strength, free, start, *, loss, mean,
         profiled = state.grad[rows] - cross * slope / _positive(total)
         inner_goal = jnp.maximum(0.01 * state.residual, 0.1 * state.goal)
         arguments = gram, profiled, state.coef[rows], strengths, free_rows, state.scale[rows], inner_goal
-        part = quadratic_step(*arguments, prior)
+        part = composite_step(*arguments, prior)
         move = part - state.coef[rows]
         move_intercept = -(slope + jnp.sum(cross * move, 0)) / _positive(total)
         along = features @ move + move_intercept
@@ -254,13 +253,6 @@ def support(coef, strength, free, prior):
 def optimality(coef, grad, strength, metric, prior):
     """How far each coefficient is from satisfying its optimality condition, in units of the gradient."""
     return jnp.abs(coef - prior.prox(coef - grad / metric, strength, 1 / metric)) * metric
-
-
-def smooth_step(gram, grad, coef, strength, free, scale, goal, prior):
-    """Minimizer of the quadratic model plus a quadratic penalty."""
-    hessian = _block_diagonal(gram) + jnp.diag(prior.curvature(coef, strength, 0.0).ravel())
-    gradient = grad + jax.grad(prior.penalty)(coef, strength)
-    return coef - solve_active(hessian, gradient.ravel(), free.ravel()).reshape(coef.shape)
 
 
 def composite_step(gram, grad, coef, strength, free, scale, goal, prior):
