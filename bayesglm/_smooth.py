@@ -99,7 +99,7 @@ def minimize_smooth(X, y, share, offset, strength, free, start, *, loss, mean, t
     eps = jnp.finfo(X.dtype).eps
     center, square = _moments(X, share)
     moves = free & (square > 0)[:, None]
-    chosen = None if dual else _chosen_samples(n, p)
+    chosen = None if dual else _chosen_samples(share, p)
     some, some_share, some_y, some_offset = (
         (X, share, y, offset) if chosen is None else (X[chosen], share[chosen], y[chosen], offset[chosen])
     )
@@ -295,13 +295,16 @@ def _curvature(loss, mean, eta):
     return jax.jvp(slope, (eta,), (jnp.ones_like(eta),))[1]
 
 
-def _chosen_samples(n, p):
-    """Samples that stand for all, spread over them without a period; None for all."""
-    size = max(LEAST_SAMPLES, SAMPLES_PER_FEATURE * p)
+def _chosen_samples(share, p):
+    """Samples of positive weight that stand for all, spread over them without a period; None for all."""
+    n, size = len(share), max(LEAST_SAMPLES, SAMPLES_PER_FEATURE * p)
     if 2 * size >= n:
         return None
-    golden = int(n * 0.6180339887) | 1
-    return (jnp.arange(size) * golden) % n
+    seen = jnp.nonzero(share > 0, size=n, fill_value=0)[0]
+    count = jnp.sum(share > 0)
+    # Multiples of the golden ratio fill the unit interval evenly, however many samples there are.
+    place = (jnp.arange(size, dtype=share.dtype) * 0.6180339887) % 1.0
+    return seen[jnp.minimum((place * count).astype(int), count - 1)]
 
 
 def _hessians(X, curvature, square, is_part):
