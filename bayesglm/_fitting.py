@@ -12,15 +12,16 @@ from sklearn.exceptions import ConvergenceWarning
 from bayesglm._map import find_modes, find_smooth_modes, likeliest_scale
 from bayesglm._model import Spec
 from bayesglm._posterior import Form
-from bayesglm._problem import Data, make_batches, per_output
+from bayesglm._problem import Data, make_batches, on_device, per_output
 from bayesglm._propriety import boundary_fault, null_space, rank_fault, separation_fault
 from bayesglm._warn import warn_user
+from bayesglm._working_set import find_sparse_modes
 from bayesglm.links import IDENTITY
 
 __all__ = ["Fitted", "fit_model", "warn_of_fit"]
 
-# Features that the working set of a penalty with kinks holds at first.
-FIRST_WIDTH = 256
+# Penalties with kinks: features and entries of X up to which all features are solved for at once.
+SMALL_WIDTH, SMALL_SIZE = 256, 10**6
 # Squared pivot of the scaled Hessian below which features may be collinear.
 SINGULAR_PIVOT = 1e-8
 # Rounds of fitting the mean and the overdispersion in turn.
@@ -117,55 +118,52 @@ def fit_model(parts, data, layout, strength, free, *, population):
     """
     batches = make_batches(data, strength, free)
     with jax.enable_x64(data.X.dtype == np.float64):
-        modes, scales = zip(*[_fit_batch(data, batch, parts) for batch in batches], strict=True)
+        X = on_device(data.X)
+        modes, scales = zip(*[_fit_batch(X, data, batch, parts) for batch in batches], strict=True)
         spec = _make_spec(parts, layout, population, strength, free, batches, scales, data)
     return Fitted(data, batches, list(modes), spec, _tolerance(parts, data.X.dtype))
 
 
-def _fit_batch(data, batch, parts):
+def _fit_batch(X, data, batch, parts):
     """Modes of a batch and the family's second parameter, shape (B,)."""
     family = parts.family
     scale = np.full(len(batch.y), family.scale if isinstance(family.scale, numbers.Real) else 1.0, data.X.dtype)
-    modes = _find_modes(data, batch, scale, None, parts)
+    modes = _find_modes(X, data, batch, scale, None, parts)
     if isinstance(family.scale, numbers.Real):
         return modes, scale
     if not family.scale_shapes_mean:
         freedom = batch.outputs.shape[1] * data.weight.sum() - modes.edf.sum(1)
         return modes, np.where(freedom >= 1, modes.pearson.sum(1) / np.where(freedom >= 1, freedom, 1), np.nan)
     for _ in range(MAX_SCALE_STEPS):
-        arguments = data.X, data.weight, batch.y, batch.offset, modes.coef, modes.intercept
+        arguments = X, data.weight, batch.y, batch.offset, modes.coef, modes.intercept
         new = np.asarray(likeliest_scale(*arguments, family=type(family), link=parts.link))
         settled = np.abs(np.log(new / scale)) < np.sqrt(np.finfo(new.dtype).eps) / 10
         scale = new
-        modes = _find_modes(data, batch, scale, (modes.coef, modes.intercept), parts)
+        modes = _find_modes(X, data, batch, scale, (modes.coef, modes.intercept), parts)
         if settled.all():
             break
     return modes, scale
 
 
-def _find_modes(data, batch, scale, start, parts):
-    """Modes of a batch; the working set starts small and grows until it holds all that is not zero."""
-    n_features, dtype = data.X.shape[1], data.X.dtype
+def _find_modes(X, data, batch, scale, start, parts):
+    """Modes of a batch."""
+    (n_samples, n_features), dtype = X.shape, data.X.dtype
     tol = _tolerance(parts, dtype)
     static = {"family": type(parts.family), "link": parts.link}
     if start is None:
         shape = batch.outputs.shape
         start = np.zeros((shape[0], n_features, shape[1]), dtype), np.full(shape, np.nan, dtype)
-    problem = data.X, data.weight, batch.y, batch.offset, batch.strength, batch.free
+    problem = X, data.weight, batch.y, batch.offset, batch.strength, batch.free
+    exact = not parts.family.scale_shapes_mean and not isinstance(parts.family.scale, numbers.Real)
     if parts.prior.smooth:
-        dual = n_features > len(data.X) and bool(((batch.strength > 0) | ~batch.free).all())
-        exact = not parts.family.scale_shapes_mean and not isinstance(parts.family.scale, numbers.Real)
+        dual = n_features > n_samples and bool(((batch.strength > 0) | ~batch.free).all())
         modes = find_smooth_modes(*problem, scale, start, tol, parts.max_iter, **static, dual=dual, exact_trace=exact)
-        return _of_smallest_norm(jax.tree.map(np.asarray, modes), data, batch, parts)
-    width = min(n_features, FIRST_WIDTH)
-    while True:
-        arguments = *problem, scale, start, tol, parts.max_iter
-        modes = find_modes(*arguments, **static, prior=type(parts.prior), width=width)
-        modes = jax.tree.map(np.asarray, modes)
-        if not modes.overflow.any():
-            return _of_smallest_norm(modes, data, batch, parts)
-        start = modes.coef, modes.intercept
-        width = min(n_features, 4 * width)
+    elif n_features <= SMALL_WIDTH and X.size <= SMALL_SIZE:
+        modes = find_modes(*problem, scale, start, tol, parts.max_iter, **static, prior=type(parts.prior))
+    else:
+        static["prior"] = type(parts.prior)
+        modes = find_sparse_modes(*problem, scale, start, tol, parts.max_iter, **static, exact_trace=exact)
+    return _of_smallest_norm(jax.tree.map(np.asarray, modes), data, batch, parts)
 
 
 def _tolerance(parts, dtype):

@@ -1,4 +1,8 @@
-"""The penalized reading: the mode, its effective degrees of freedom, and the dispersion there."""
+"""The penalized reading: the mode, its effective degrees of freedom, and the dispersion there.
+
+`find_smooth_modes` is for penalties without kinks, `find_modes` for small problems with kinks; `_working_set` is for
+large ones.
+"""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -6,10 +10,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from bayesglm._composite import minimize, trace_of_hat
+from bayesglm._passes import moments
 from bayesglm._smooth import minimize_smooth
-from bayesglm._solver import centered, expand, minimize, profiled_gram, support, trace_of_hat
 
-__all__ = ["Mode", "find_modes", "find_smooth_modes", "likeliest_scale"]
+__all__ = ["Mode", "find_modes", "find_smooth_modes", "likeliest_scale", "pearson", "start_of_intercept"]
 
 
 class Mode(NamedTuple):
@@ -20,14 +25,13 @@ class Mode(NamedTuple):
     residual: Any  # (B,)
     n_iter: Any  # (B,)
     converged: Any  # (B,)
-    overflow: Any  # (B,) whether the working set was too small
     pivot: Any  # (B,) near 0 where coefficients are not determined
     edf: Any  # (B, m) effective degrees of freedom, the intercept included
     pearson: Any  # (B, m) Pearson chi-square statistic
 
 
-@partial(jax.jit, static_argnames=("family", "link", "prior", "width"))
-def find_modes(X, weight, y, offset, strength, free, scale, start, tol, max_iter, *, family, link, prior, width):
+@partial(jax.jit, static_argnames=("family", "link", "prior"))
+def find_modes(X, weight, y, offset, strength, free, scale, start, tol, max_iter, *, family, link, prior):
     """Penalized fits of a batch of problems.
 
     Parameters
@@ -43,7 +47,7 @@ def find_modes(X, weight, y, offset, strength, free, scale, start, tol, max_iter
     start : pair of (B, p, m) and (B, m)
         Coefficients and intercepts to start from; an intercept of NaN starts from the mean of y.
     tol, max_iter : numbers
-        As for `minimize`, like `width`.
+        As for `minimize`.
     family, prior : type
         Of `bayesglm.observation_models` and `bayesglm.priors`.
     link : Link
@@ -52,38 +56,41 @@ def find_modes(X, weight, y, offset, strength, free, scale, start, tol, max_iter
     -------
     Mode
     """
-    total = jnp.sum(weight)
-    share = weight / total
-    X, feature_mean, square = centered(X, share)
+    share = weight / jnp.sum(weight)
+    center, square = moments(X, share)
+    features = jnp.where(square[:, None] > 0, (X - center).T, 0.0)
 
-    def solve(y, offset, strength, free, scale, start):
-        loss = partial(family.nll, link=link, scale=scale)
-        intercept = start_of_intercept(y, offset, share, link)
-        start = start[0], jnp.where(jnp.isnan(start[1]), intercept, start[1] + feature_mean @ start[0])
+    def solve(problem):
+        y, offset, strength, free, scale, (coef, intercept) = problem
+        begin = start_of_intercept(y, offset, share, link)
+        intercept = jnp.where(jnp.isnan(intercept), begin, intercept + center @ coef)
         solution = minimize(
-            X, square, y, share, offset, strength, free, start,
-            loss=loss, mean=link.inverse, prior=prior, tol=tol, max_iter=max_iter, width=width,
+            features, square, len(square), y, share, offset, strength, free, (coef, intercept), exact_gram=True,
+            loss=partial(family.nll, link=link, scale=scale), mean=link.inverse, prior=prior,
+            tol=tol, max_iter=max_iter,
         )  # fmt: skip
         coef = solution.coef
-        eta = offset + solution.intercept + X @ coef
-        curvature = expand(loss, link.inverse, y, eta)[2]
-        rows = jax.lax.top_k(jnp.any(support(coef, strength, free, prior), 1), width)[1]
-        gram, _, _ = profiled_gram(X[:, rows], share[:, None] * curvature, free[rows])
-        trace, pivot = trace_of_hat(gram, coef[rows], prior.rows(strength, rows), free[rows], prior)
-        mean = link.inverse(eta)
+        trace, pivot = trace_of_hat(solution.gram, coef, strength, free, prior)
         return Mode(
-            coef,
-            solution.intercept - feature_mean @ coef,
-            solution.residual,
-            solution.n_iter,
-            solution.converged,
-            solution.overflow,
-            pivot,
-            1 + trace,
-            jnp.sum(weight[:, None] * (y - mean) ** 2 / family.unit_variance(mean, scale), 0),
+            coef=coef,
+            intercept=solution.intercept - center @ coef,
+            residual=solution.residual,
+            n_iter=solution.n_iter,
+            converged=solution.converged,
+            pivot=pivot,
+            edf=1 + trace,
+            pearson=pearson(y, solution.eta, weight, scale, family, link),
         )
 
-    return jax.vmap(solve)(y, offset, strength, free, scale, start)
+    # Problems differ in how long they take: a processor does not wait for the longest, an accelerator does.
+    together = 1 if jax.default_backend() == "cpu" else len(scale)
+    return jax.lax.map(solve, (y, offset, strength, free, scale, start), batch_size=together)
+
+
+def pearson(y, eta, weight, scale, family, link):
+    """Pearson's chi-square statistic of each output."""
+    mean = link.inverse(eta)
+    return jnp.sum(weight[:, None] * (y - mean) ** 2 / family.unit_variance(mean, scale), 0)
 
 
 @partial(jax.jit, static_argnames=("family", "link", "dual", "exact_trace"))
@@ -115,18 +122,16 @@ def find_smooth_modes(
         loss=partial(family.nll, link=link, scale=scale), mean=link.inverse, tol=tol, max_iter=max_iter, dual=dual,
         exact_trace=exact_trace,
     )  # fmt: skip
-    mean = link.inverse(offset + solution.intercept + X @ solution.coef)
-    pearson = weight[:, None] * (y - mean) ** 2 / family.unit_variance(mean, scale)
+    eta = offset + solution.intercept + X @ solution.coef
     return Mode(
         coef=solution.coef.T[:, :, None],
         intercept=solution.intercept[:, None],
         residual=solution.residual,
         n_iter=solution.n_iter,
         converged=solution.converged,
-        overflow=jnp.zeros(len(scale), bool),
         pivot=solution.pivot,
         edf=1 + solution.trace[:, None],
-        pearson=jnp.sum(pearson, 0)[:, None],
+        pearson=pearson(y, eta, weight, scale, family, link)[:, None],
     )
 
 

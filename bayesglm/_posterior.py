@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
-from bayesglm._solver import centered, expand, gram_with_intercept
+from bayesglm._passes import expected_curvature, hessian_with_intercept, moments
 from bayesglm.links import Link
 
 __all__ = ["Form", "Position", "Target", "idle_log_density", "log_density", "unpack", "whiten"]
@@ -76,10 +76,11 @@ def whiten(X, weight, target, intercept_prior, form):
     center_intercept, prior_curvature = target.intercept, jnp.zeros_like(target.intercept)
     if intercept_prior is not None:
         center_intercept, prior_curvature = _intercept_with_prior(X, weight, target, intercept_prior, loss, phi)
-    X, feature_mean, _ = centered(X, weight / total)
+    feature_mean, square = moments(X, weight / total)
+    X = jnp.where(square > 0, X - feature_mean, 0.0)
     eta = target.offset + center_intercept + feature_mean @ target.coef + X @ target.coef
-    curvature = expand(loss, form.link.inverse, target.y, eta)[2]
-    blocks = gram_with_intercept(X, weight[:, None] * curvature) / phi
+    curvature = weight[:, None] * expected_curvature(loss, form.link.inverse, eta)
+    blocks = jnp.stack([hessian_with_intercept(X, column) for column in curvature.T]) / phi
     likelihood = jnp.diagonal(blocks, axis1=1, axis2=2)[:, 1:].T
     prior_variance = form.prior.distribution(target.strength, target.k).variance
     sd = 1 / jnp.sqrt(likelihood + 1 / prior_variance)

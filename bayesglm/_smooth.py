@@ -17,9 +17,10 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import cho_solve
 
+from bayesglm._passes import blocks, expected_curvature, hessian_with_intercept, moments, positive, value_and_slope
+
 __all__ = ["SmoothSolution", "minimize_smooth"]
 
-BLOCK_BYTES = 1 << 18
 # Samples whose Hessian stands for that of all: so many per feature, and at least so many.
 SAMPLES_PER_FEATURE, LEAST_SAMPLES = 40, 2000
 # Features up to which a new Hessian of all samples in each step costs less than the steps that it saves.
@@ -97,7 +98,7 @@ def minimize_smooth(X, y, share, offset, strength, free, start, *, loss, mean, t
     """
     n, p = X.shape
     eps = jnp.finfo(X.dtype).eps
-    center, square = _moments(X, share)
+    center, square = moments(X, share)
     moves = free & (square > 0)[:, None]
     chosen = None if dual else _chosen_samples(share, p)
     some, some_share, some_y, some_offset = (
@@ -116,7 +117,7 @@ def minimize_smooth(X, y, share, offset, strength, free, start, *, loss, mean, t
 
     def curvature_at(position):
         eta = some_offset + position[0] + some @ position[1:]
-        curvature = some_share[:, None] * _curvature(loss, mean, eta)
+        curvature = some_share[:, None] * expected_curvature(loss, mean, eta)
         return curvature, eps * jnp.sum(curvature * (1 + jnp.abs(eta)), 0)
 
     def factorize(position):
@@ -129,7 +130,7 @@ def minimize_smooth(X, y, share, offset, strength, free, start, *, loss, mean, t
         return _dual_solve(some, factor, right) if dual else _primal_solve(factor, right)
 
     def violation(point):
-        scale = _positive(jnp.concatenate([jnp.ones(1, X.dtype), jnp.sqrt(square)])[:, None] * _positive(point.rms))
+        scale = positive(jnp.concatenate([jnp.ones(1, X.dtype), jnp.sqrt(square)])[:, None] * positive(point.rms))
         return jnp.max(jnp.abs(point.grad) / scale, 0)
 
     def look(state):
@@ -155,7 +156,7 @@ def minimize_smooth(X, y, share, offset, strength, free, start, *, loss, mean, t
         factor, rounding = jax.lax.cond(
             renew, lambda: factorize(point.position), lambda: (state.factor, state.rounding)
         )
-        goal = jnp.maximum(tol, 8 * (rounding / _positive(point.rms) + eps))
+        goal = jnp.maximum(tol, 8 * (rounding / positive(point.rms) + eps))
         done = done | (residual <= goal)
         if not always:
             steps, changes = (jnp.where(renew, 0.0, history) for history in (steps, changes))
@@ -228,42 +229,6 @@ def minimize_smooth(X, y, share, offset, strength, free, start, *, loss, mean, t
     )
 
 
-def _blocks(X, carry, visit, *rows):
-    """Fold `visit(carry, block of X, blocks of rows, weight of the rows)` over blocks of rows that fit into cache.
-
-    The last block overlaps the one before; its `fresh` rows are those not seen yet.
-    """
-    n = len(X)
-    size = min(n, max(1, BLOCK_BYTES // (X.shape[1] * X.dtype.itemsize)))
-    if 2 * size >= n:
-        return visit(carry, X, rows, jnp.ones(n, bool))
-
-    def step(i, carry):
-        first = jnp.minimum(i * size, n - size)
-        block, *others = (jax.lax.dynamic_slice_in_dim(array, first, size) for array in (X, *rows))
-        return visit(carry, block, others, first + jnp.arange(size) >= i * size)
-
-    return jax.lax.fori_loop(0, -(-n // size), step, carry)
-
-
-def _moments(X, share):
-    """Weighted mean of each feature, and its mean square around that; 0 for constant features."""
-    guess = X[jnp.argmax(share)]
-
-    def visit(carry, block, rows, fresh):
-        weight = jnp.where(fresh, rows[0], 0.0)
-        deviation = jnp.where(weight[:, None] > 0, block - guess, 0.0)
-        return carry[0] + weight @ deviation, carry[1] + weight @ deviation**2
-
-    zero = jnp.zeros(X.shape[1], X.dtype)
-    first, second = _blocks(X, (zero, zero), visit, share)
-    mean = guess + first
-    square = jnp.maximum(second - first**2, 0.0)
-    noise = 64 * jnp.finfo(X.dtype).eps
-    varies = (jnp.sqrt(square) > noise * jnp.abs(mean)) & (square > noise * second)
-    return mean, jnp.where(varies, square, 0.0)
-
-
 def _sweep(X, center, y, share, offset, position, loss):
     """Mean loss of each output, its rounding error, the mean square of its slopes, and the gradient (1 + p, m)."""
 
@@ -272,27 +237,17 @@ def _sweep(X, center, y, share, offset, position, loss):
         weight = jnp.where(fresh, share, 0.0)[:, None]
         block = block - center
         eta = offset + position[0] + block @ position[1:]
-        value, slope = jax.jvp(lambda e: loss(y, e), (eta,), (jnp.ones_like(eta),))
+        value, slope = value_and_slope(loss, y, eta)
         value, slope = (jnp.where(weight > 0, weight * z, 0.0) for z in (value, slope))
-        square = jnp.sum(jnp.where(weight > 0, slope**2 / _positive(weight), 0.0), 0)
+        square = jnp.sum(jnp.where(weight > 0, slope**2 / positive(weight), 0.0), 0)
         slopes = jnp.concatenate([jnp.sum(slope, 0)[None], (slope.T @ block).T])
         parts = jnp.sum(value, 0), jnp.sum(jnp.abs(value), 0), square, slopes
         return jax.tree.map(jnp.add, carry, parts)
 
     zero = jnp.zeros(y.shape[1], X.dtype)
     start = zero, zero, zero, jnp.zeros_like(position)
-    value, size, square, slopes = _blocks(X, start, visit, y, share, offset)
+    value, size, square, slopes = blocks(X, start, visit, y, share, offset)
     return value, 16 * jnp.finfo(X.dtype).eps * size, square, slopes
-
-
-def _curvature(loss, mean, eta):
-    """Expected second derivative of the loss: that at y = mean."""
-    expected = mean(eta)
-
-    def slope(e):
-        return jax.jvp(lambda x: loss(expected, x), (e,), (jnp.ones_like(e),))[1]
-
-    return jax.jvp(slope, (eta,), (jnp.ones_like(eta),))[1]
 
 
 def _chosen_samples(share, p):
@@ -314,13 +269,12 @@ def _hessians(X, curvature, square, is_part):
     """
 
     def one(column):
-        total, cross = jnp.sum(column), X.T @ column
-        gram = (X * column[:, None]).T @ X
-        if is_part:
-            usual = square * total
-            lift = 0.01 * usual + jnp.maximum(0.5 * usual - jnp.diagonal(gram), 0.0)
-            gram = gram + jnp.diag(lift)
-        return jnp.block([[total[None, None], cross[None]], [cross[:, None], gram]])
+        hessian = hessian_with_intercept(X, column)
+        if not is_part:
+            return hessian
+        usual = square * hessian[0, 0]
+        lift = 0.01 * usual + jnp.maximum(0.5 * usual - jnp.diagonal(hessian)[1:], 0.0)
+        return hessian + jnp.diag(jnp.concatenate([jnp.zeros(1, lift.dtype), lift]))
 
     return jax.lax.map(one, curvature.T)
 
@@ -333,11 +287,11 @@ def _all_hessians(X, center, y, share, offset, position, loss, mean):
         block = block - center
         eta = offset + position[0] + block @ position[1:]
         weight = jnp.where(fresh, share, 0.0)[:, None]
-        curvature = jnp.where(weight > 0, weight * _curvature(loss, mean, eta), 0.0)
+        curvature = jnp.where(weight > 0, weight * expected_curvature(loss, mean, eta), 0.0)
         return carry + _hessians(block, curvature, None, False)
 
     width = len(position)
-    return _blocks(X, jnp.zeros((y.shape[1], width, width), X.dtype), visit, share, offset)
+    return blocks(X, jnp.zeros((y.shape[1], width, width), X.dtype), visit, share, offset)
 
 
 def _primal_factor(hessians, strength, moves):
@@ -348,7 +302,7 @@ def _primal_factor(hessians, strength, moves):
         moves = jnp.concatenate([jnp.ones(1, bool), moves])
         bend = jnp.concatenate([jnp.zeros(1, hessian.dtype), strength])
         hessian = jnp.where(moves[:, None] & moves, hessian, 0.0)
-        root = jnp.sqrt(_positive(jnp.where(moves, jnp.diagonal(hessian) + bend, 1.0)))
+        root = jnp.sqrt(positive(jnp.where(moves, jnp.diagonal(hessian) + bend, 1.0)))
         scaled = hessian / root / root[:, None]
         jitter = 4 * len(root) * jnp.finfo(root.dtype).eps
         lower = jnp.linalg.cholesky(scaled + jnp.diag(jnp.where(moves, bend / root**2 + jitter, 1.0)))
@@ -379,7 +333,7 @@ def _kernels(X, strength, moves):
 
 
 def _inverse(strength, moves):
-    return jnp.where(moves, 1 / _positive(strength), 0.0)
+    return jnp.where(moves, 1 / positive(strength), 0.0)
 
 
 def _dual_factor(X, curvature, kernels, strength, moves):
@@ -432,7 +386,7 @@ def _quasi_newton(solve, grad, steps, changes):
     if len(steps) == 0:
         return solve(grad)
     product = jnp.sum(steps * changes, 1)
-    inverse = jnp.where(product > 0, 1 / _positive(product), 0.0)
+    inverse = jnp.where(product > 0, 1 / positive(product), 0.0)
 
     def back(grad, pair):
         step, change, inverse = pair
@@ -445,8 +399,3 @@ def _quasi_newton(solve, grad, steps, changes):
 
     grad, weights = jax.lax.scan(back, grad, (steps, changes, inverse), reverse=True)
     return jax.lax.scan(forth, solve(grad), (steps, changes, inverse, weights))[0]
-
-
-def _positive(x):
-    """x, with 1 in place of what is not positive, for divisions."""
-    return jnp.where(x > 0, x, 1.0)

@@ -34,10 +34,17 @@ __all__ = ["ElasticNet", "GroupLasso", "Lasso", "Ridge", "UnRegularized"]
 class _Separable:
     """What penalties share that are a sum over coefficients."""
 
+    separable: ClassVar[bool] = True
+
     @staticmethod
     def rows(strength, features):
         """Strength of some features."""
         return jax.tree.map(lambda leaf: leaf[features], strength)
+
+    @staticmethod
+    def times(strength, factor):
+        """Strength of `factor` times the penalty."""
+        return strength * factor
 
     @staticmethod
     def common(metric, strength):
@@ -165,6 +172,12 @@ class ElasticNet(_Separable):
     smooth: ClassVar[bool] = False
 
     @staticmethod
+    def times(strength, factor):
+        """Strength of `factor` times the penalty."""
+        size, ratio = strength
+        return size * factor, ratio
+
+    @staticmethod
     def penalty(coef, strength):
         """Penalty, a scalar."""
         size, ratio = strength
@@ -215,6 +228,7 @@ class GroupLasso:
 
     mask: Any = None
     smooth: ClassVar[bool] = False
+    separable: ClassVar[bool] = False
 
     @staticmethod
     def penalty(coef, strength):
@@ -235,6 +249,12 @@ class GroupLasso:
     def face(coef, near, strength):
         """Point of the face of the penalty that `near` lies on, as close to `coef` as possible: `coef`."""
         return coef
+
+    @staticmethod
+    def times(strength, factor):
+        """Strength of `factor` times the penalty."""
+        rate, groups = strength
+        return rate * factor, groups
 
     @staticmethod
     def rows(strength, features):

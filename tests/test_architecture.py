@@ -10,10 +10,10 @@ import bayesglm
 PACKAGE = Path(bayesglm.__file__).parent
 LEVELS = [
     {"_groups", "_design", "_warn"},
-    {"distributions", "links", "_solver", "_smooth", "_targets", "_propriety", "_diagnostics"},
-    {"priors", "observation_models"},
+    {"distributions", "links", "_passes", "_targets", "_propriety", "_diagnostics"},
+    {"priors", "observation_models", "_composite", "_smooth"},
     {"_strength", "_problem", "_map", "_options"},
-    {"_posterior"},
+    {"_posterior", "_working_set"},
     {"_model", "_nuts"},
     {"_fitting", "_draws", "_score", "_prior_summary"},
     {"_inference_data"},
@@ -30,7 +30,10 @@ DOORS = {
     "scipy": {"_propriety", "_diagnostics"},
     "matplotlib": set(),
 }
-FREE_OF_NUMPYRO = {"_solver", "_smooth", "_map", "_design", "_targets", "_problem", "_propriety", "links", "_groups"}
+FREE_OF_NUMPYRO = {
+    *("_passes", "_composite", "_smooth", "_map", "_working_set", "_design", "_targets", "_problem", "_propriety"),
+    *("links", "_groups"),
+}
 
 
 def imports(module):

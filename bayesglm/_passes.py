@@ -1,0 +1,105 @@
+"""What solvers ask of the samples: the loss and its derivatives, and sums over X, block by block.
+
+X is read in blocks of samples that fit into cache, centered there and used as often as needed, so that each sum costs
+one pass over memory and X is never copied.
+"""
+
+import jax
+import jax.numpy as jnp
+
+__all__ = [
+    "blocks",
+    "correlate",
+    "expected_curvature",
+    "hessian_with_intercept",
+    "moments",
+    "positive",
+    "value_and_slope",
+]
+
+BLOCK_BYTES = 1 << 20
+
+
+def positive(x):
+    """x, with 1 in place of what is not positive, for divisions."""
+    return jnp.where(x > 0, x, 1.0)
+
+
+def value_and_slope(loss, y, eta):
+    """Loss and its derivative in eta, elementwise."""
+    return jax.jvp(lambda e: loss(y, e), (eta,), (jnp.ones_like(eta),))
+
+
+def expected_curvature(loss, mean, eta):
+    """Expected second derivative of the loss in eta, elementwise.
+
+    The loss is linear in y, or has a second derivative free of y, so it is the second derivative at y = mean.
+    """
+    expected = jax.lax.stop_gradient(mean(eta))
+    return jax.jvp(lambda e: value_and_slope(loss, expected, e)[1], (eta,), (jnp.ones_like(eta),))[1]
+
+
+def hessian_with_intercept(X, curvature):
+    """Second derivatives of the loss of one output by (intercept, coefficients), shape (1 + p, 1 + p).
+
+    Parameters
+    ----------
+    X : (n, p)
+    curvature : (n,)
+    """
+    total, cross = jnp.sum(curvature), X.T @ curvature
+    return jnp.block([[total[None, None], cross[None]], [cross[:, None], (X * curvature[:, None]).T @ X]])
+
+
+def blocks(X, carry, visit, *rows):
+    """Fold `visit(carry, block of X, blocks of rows, whether each row is new)` over blocks of samples.
+
+    The last block overlaps the one before; only its new rows count.
+    """
+    n = len(X)
+    size = min(n, max(1, BLOCK_BYTES // (X.shape[1] * X.dtype.itemsize)))
+    if 2 * size >= n:
+        return visit(carry, X, rows, jnp.ones(n, bool))
+
+    def step(i, carry):
+        first = jnp.minimum(i * size, n - size)
+        block, *others = (jax.lax.dynamic_slice_in_dim(array, first, size) for array in (X, *rows))
+        return visit(carry, block, others, first + jnp.arange(size) >= i * size)
+
+    return jax.lax.fori_loop(0, -(-n // size), step, carry)
+
+
+def moments(X, share, slope=None):
+    """Weighted mean (p,) of each feature, and its mean square around that; 0 for constant features.
+
+    Given `slope` (n, m), also the products (p, m) of the centered features with it, from the same pass.
+    """
+    guess = X[jnp.argmax(share)]
+    slope = jnp.zeros((len(X), 0), X.dtype) if slope is None else slope
+
+    def visit(carry, block, rows, fresh):
+        weight, slope = jnp.where(fresh, rows[0], 0.0), jnp.where(fresh[:, None], rows[1], 0.0)
+        deviation = jnp.where(weight[:, None] > 0, block - guess, 0.0)
+        sums = weight @ deviation, weight @ deviation**2, slope.T @ deviation
+        return jax.tree.map(jnp.add, carry, sums)
+
+    zero = jnp.zeros(X.shape[1], X.dtype)
+    start = zero, zero, jnp.zeros((slope.shape[1], len(zero)), X.dtype)
+    first, second, products = blocks(X, start, visit, share, slope)
+    mean = guess + first
+    square = jnp.maximum(second - first**2, 0.0)
+    noise = 64 * jnp.finfo(X.dtype).eps
+    varies = (jnp.sqrt(square) > noise * jnp.abs(mean)) & (square > noise * second)
+    square = jnp.where(varies, square, 0.0)
+    if slope.shape[1] == 0:
+        return mean, square
+    return mean, square, (products - first * slope.sum(0)[:, None]).T
+
+
+def correlate(X, mean, slope):
+    """Products (p, m) of the centered features with `slope` (n, m)."""
+
+    def visit(carry, block, rows, fresh):
+        return carry + jnp.where(fresh[:, None], rows[0], 0.0).T @ (block - mean)
+
+    return blocks(X, jnp.zeros((slope.shape[1], X.shape[1]), X.dtype), visit, slope).T
