@@ -6,6 +6,7 @@ from bayesglm import observation_models as observation_models
 from bayesglm import priors as priors
 from bayesglm.glm import GLM as GLM
 from bayesglm.glm import PopulationGLM as PopulationGLM
+from bayesglm.glm import strength_path as strength_path
 
 __version__ = "0.1.0"
-__all__ = ["GLM", "PopulationGLM", "distributions", "links", "observation_models", "priors"]
+__all__ = ["GLM", "PopulationGLM", "distributions", "links", "observation_models", "priors", "strength_path"]

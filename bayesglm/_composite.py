@@ -25,17 +25,17 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import cho_factor, cho_solve
 
-from bayesglm._passes import expected_curvature, positive, value_and_slope
+from bayesglm._passes import expected_curvature, positive, value_and_slope, weighted_gram
 
 __all__ = ["Solution", "minimize", "optimality", "support", "trace_of_hat"]
 
 MAX_HALVINGS = 40
 MAX_ROUNDS = 50
 STEP_LENGTHS = (0.0, 1.0, 0.5, 0.25, 0.1, 0.03, 0.01)
-# Features of a block of the Hessian, and samples of which a block of features fits into cache.
-BLOCK, CHUNK = 64, 2048
 # The Hessian is renewed after a step that leaves more than this of the residual.
 SLOW = 0.2
+# Coefficients beyond which factorizations come in several sizes.
+LARGE = 512
 # Passes over the coefficients before a Newton step: a factorization costs that many, more or less.
 LEAST_PASSES, PASSES_PER_FEATURE = 15, 1 / 256
 
@@ -59,6 +59,17 @@ class _Hessian(NamedTuple):
     cross: Any  # (p, m) derivatives by coefficient and intercept
     total: Any  # (m,) by the intercept
     curvature: Any  # (n, m) of which these are sums
+
+
+class _Next(NamedTuple):
+    coef: Any
+    intercept: Any
+    hessian: Any
+    before: Any  # residual of the state before
+    length: Any  # of the step
+    n_iter: Any
+    stuck: Any
+    goes_on: Any
 
 
 class _State(NamedTuple):
@@ -119,7 +130,8 @@ def minimize(
         value = jnp.sum(terms) + prior.penalty(coef, strength)
         return jnp.where(jnp.isfinite(jnp.sum(eta)), value, jnp.inf), 16 * eps * jnp.sum(jnp.abs(terms))
 
-    def evaluate(coef, intercept, hessian, before, length, n_iter, stuck):
+    def evaluate(at):
+        coef, intercept, hessian, before, length, n_iter, stuck, _ = at
         eta = offset + intercept + (coef.T @ X).T
         slope, curvature = value_and_slope(loss, y, eta)[1], expected_curvature(loss, mean, eta)
         rms = positive(jnp.sqrt(jnp.sum(column * slope**2)))
@@ -163,33 +175,42 @@ def minimize(
         expected += prior.penalty(target, strength) - prior.penalty(state.coef, strength)
 
         def too_far(carry):
-            length, value, noise = carry
+            length, value, noise = carry  # at first 2 and infinity
             falls = value <= state.value + 1e-4 * length * jnp.minimum(expected, 0.0) + noise + state.noise
             return ~(falls & jnp.isfinite(value)) & (length > 2.0**-MAX_HALVINGS)
 
         def halve(carry):
             length = carry[0] / 2
-            return length, *objective(state.coef + length * move, state.eta + length * along)
+            coef = jnp.where(length == 1, target, state.coef + length * move)  # target holds the exact zeros
+            return length, *objective(coef, state.eta + length * along)
 
-        full = jnp.ones((), X.dtype), *objective(target, state.eta + along)
-        length, _, _ = jax.lax.while_loop(too_far, halve, full)
+        length, _, _ = jax.lax.while_loop(too_far, halve, (zero + 2, zero + jnp.inf, zero))
         failed = length <= 2.0**-MAX_HALVINGS
-        coef = jnp.where(length == 1, target, state.coef + length * move)  # target holds the exact zeros
+        coef = jnp.where(length == 1, target, state.coef + length * move)
         intercept = state.intercept + length * move_intercept
         # A step that went nowhere may hold NaN.
         coef, intercept = jnp.where(failed, state.coef, coef), jnp.where(failed, state.intercept, intercept)
         # A failure with an old Hessian says nothing of a new one.
         stuck = failed & state.renew
-        return evaluate(coef, intercept, hessian, state.residual, length, state.n_iter + 1, stuck)
+        return _Next(coef, intercept, hessian, state.residual, length, state.n_iter + 1, stuck, zero < 1)
 
     def unfinished(state):
         return (state.residual > jnp.maximum(tol, state.floor)) & ~state.stuck & (state.n_iter < max_iter)
 
+    def go_on(carry):
+        """Evaluate, then step: so each is compiled once."""
+        state = evaluate(carry[0])
+        return jax.lax.cond(unfinished(state), step, rest, state), state
+
+    def rest(state):
+        return _Next(state.coef, state.intercept, state.hessian, zero, zero, state.n_iter, state.stuck, zero > 1)
+
     p, m = free.shape
     zero = jnp.zeros((), X.dtype)
     blank = _Hessian(*(jnp.zeros(shape, X.dtype) for shape in ((m, p, p), (p, m), m, y.shape)))
-    first = evaluate(start[0], start[1], blank, zero, 1.0, jnp.zeros((), int), jnp.zeros((), bool))
-    end = jax.lax.while_loop(unfinished, step, first)
+    begin = _Next(start[0], start[1], blank, zero, zero + 1, jnp.zeros((), int), zero > 1, zero < 1)
+    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(evaluate, begin))
+    end = jax.lax.while_loop(lambda carry: carry[0].goes_on, go_on, (begin, nothing))[1]
     hessian = end.hessian
     if exact_gram:
         old = jnp.any(jnp.abs(end.curvature - hessian.curvature) > 1e-9 * end.curvature)
@@ -212,40 +233,12 @@ def profiled_hessian(X, curvature, free, count):
     total, cross = jnp.sum(curvature, 0), jnp.where(free, X @ curvature, 0.0)
 
     def one(column, free, cross, total):
-        gram = jnp.where(free[:, None] & free, _weighted_gram(X, column, count), 0.0)
+        gram = jnp.where(free[:, None] & free, weighted_gram(X, column, count), 0.0)
         return gram - cross[:, None] * cross / positive(total)
 
     outputs = range(curvature.shape[1])
     gram = jnp.stack([one(curvature[:, o], free[:, o], cross[:, o], total[o]) for o in outputs])
     return _Hessian(gram, cross, total, curvature)
-
-
-def _weighted_gram(X, weight, count):
-    """X diag(weight) X', of which only the blocks of the first `count` rows below the diagonal are computed."""
-    p, n = X.shape
-    chunk = CHUNK if n > 2 * CHUNK else n
-    X = jnp.pad(X, ((0, -p % BLOCK), (0, 0)))
-
-    def add_chunk(c, gram):
-        first = jnp.minimum(c * chunk, n - chunk)
-        part = jax.lax.dynamic_slice_in_dim(X, first, chunk, 1)
-        fresh = first + jnp.arange(chunk) >= c * chunk
-        some = jnp.where(fresh, jax.lax.dynamic_slice_in_dim(weight, first, chunk), 0.0)
-
-        def add_rows(i, gram):
-            left = jax.lax.dynamic_slice_in_dim(part, i * BLOCK, BLOCK) * some
-
-            def add_block(j, gram):
-                product = left @ jax.lax.dynamic_slice_in_dim(part, j * BLOCK, BLOCK).T
-                old = jax.lax.dynamic_slice(gram, (i * BLOCK, j * BLOCK), (BLOCK, BLOCK))
-                return jax.lax.dynamic_update_slice(gram, old + product, (i * BLOCK, j * BLOCK))
-
-            return jax.lax.fori_loop(0, i + 1, add_block, gram)
-
-        return jax.lax.fori_loop(0, -(-count // BLOCK), add_rows, gram)
-
-    gram = jax.lax.fori_loop(0, -(-n // chunk), add_chunk, jnp.zeros((len(X), len(X)), X.dtype))[:p, :p]
-    return jnp.tril(gram) + jnp.tril(gram, -1).T
 
 
 def support(coef, strength, free, prior):
@@ -361,8 +354,8 @@ def newton_on_support(coef, grad, hessian, strength, free, prior):
         part = _add_bend(hessian[some[:, None], some], bend[some] if bend.ndim == 1 else bend[some[:, None], some])
         return jnp.zeros_like(slope).at[some].set(solve_active(part, slope[some], active[some]))
 
-    # The factorization costs the third power of the size, so it pays to leave out those that are zero.
-    sizes = [-(-size * quarters // 4) for quarters in (1, 2, 3, 4)]
+    # The factorization costs the third power of the size: where that is much, leave out those that are zero.
+    sizes = [-(-size * quarters // 4) for quarters in (1, 2, 3, 4)] if size > LARGE else [size]
     smallest = jnp.searchsorted(jnp.array(sizes), jnp.sum(active))
     direction = -jax.lax.switch(smallest, [partial(solve_some, width) for width in sizes])
     # Where coefficients reach zero: the only useful lengths if more are active than the data determine.

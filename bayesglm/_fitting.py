@@ -1,4 +1,4 @@
-"""A fit: data and strengths in; the mode of every output and the Bayesian model it fixes out."""
+"""Fits: data and strengths in; the mode of every output and the Bayesian model it fixes out."""
 
 import numbers
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy as np
 import numpyro.distributions as dist
 from sklearn.exceptions import ConvergenceWarning
 
-from bayesglm._map import find_modes, find_smooth_modes, likeliest_scale
+from bayesglm._map import Mode, find_modes, find_smooth_modes, likeliest_scale
 from bayesglm._model import Spec
 from bayesglm._posterior import Form
 from bayesglm._problem import Data, make_batches, on_device, per_output
@@ -18,7 +18,7 @@ from bayesglm._warn import warn_user
 from bayesglm._working_set import find_sparse_modes
 from bayesglm.links import IDENTITY
 
-__all__ = ["Fitted", "fit_model", "warn_of_fit"]
+__all__ = ["Fitted", "fit_path", "warn_of_fit"]
 
 # Penalties with kinks: features and entries of X up to which all features are solved for at once.
 SMALL_WIDTH, SMALL_SIZE = 256, 10**6
@@ -98,37 +98,67 @@ class Fitted:
         )
 
 
-def fit_model(parts, data, layout, strength, free, *, population):
-    """Fit all outputs.
+def fit_path(parts, data, layout, strengths, free, *, population):
+    """Fit all outputs at each of several strengths.
 
     Parameters
     ----------
     parts : Parts
     data : Data
     layout : Layout
-    strength : numpy.ndarray or tuple
-        As from `read_strength`.
+    strengths : list of numpy.ndarray or tuple
+        Each as from `read_strength`.
     free : numpy.ndarray of bool, shape (p, outputs)
         Coefficients that are not held at zero.
     population : bool
 
     Returns
     -------
-    Fitted
+    list of Fitted
+        One for each strength.
     """
-    batches = make_batches(data, strength, free)
+    split = [make_batches(data, strength, free) for strength in strengths]
     with jax.enable_x64(data.X.dtype == np.float64):
         X = on_device(data.X)
-        modes, scales = zip(*[_fit_batch(X, data, batch, parts) for batch in batches], strict=True)
-        spec = _make_spec(parts, layout, population, strength, free, batches, scales, data)
-    return Fitted(data, batches, list(modes), spec, _tolerance(parts, data.X.dtype))
+        found = [_fit_batches(X, data, batches, parts) for batches in zip(*split, strict=True)]
+        fits = []
+        for strength, batches, modes_and_scales in zip(strengths, split, zip(*found, strict=True), strict=True):
+            modes, scales = zip(*modes_and_scales, strict=True)
+            spec = _make_spec(parts, layout, population, strength, free, batches, scales, data)
+            fits.append(Fitted(data, batches, list(modes), spec, _tolerance(parts, data.X.dtype)))
+    return fits
 
 
-def _fit_batch(X, data, batch, parts):
+def _fit_batches(X, data, batches, parts):
+    """Modes and second parameters of batches that differ in their strengths alone, one pair each."""
+    if not parts.prior.smooth and not _is_small(X):
+        # One after the other, from strong to weak: each starts where the one before ended.
+        found, start = {}, None
+        for k in sorted(range(len(batches)), key=lambda k: -_size(batches[k])):
+            found[k] = _fit_batch(X, data, batches[k], parts, start)
+            start = found[k][0].coef, found[k][0].intercept
+        return [found[k] for k in range(len(batches))]
+    joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *batches)
+    modes, scale = _fit_batch(X, data, joined, parts, None)
+    ends = np.cumsum([len(batch.y) for batch in batches])[:-1]
+    modes = [np.split(leaf, ends) for leaf in modes]
+    return list(zip(map(Mode._make, zip(*modes, strict=True)), np.split(scale, ends), strict=True))
+
+
+def _is_small(X):
+    return X.shape[1] <= SMALL_WIDTH and X.size <= SMALL_SIZE
+
+
+def _size(batch):
+    """Size of a strength, to order a path by."""
+    return jax.tree.leaves(batch.strength)[0].sum()
+
+
+def _fit_batch(X, data, batch, parts, start):
     """Modes of a batch and the family's second parameter, shape (B,)."""
     family = parts.family
     scale = np.full(len(batch.y), family.scale if isinstance(family.scale, numbers.Real) else 1.0, data.X.dtype)
-    modes = _find_modes(X, data, batch, scale, None, parts)
+    modes = _find_modes(X, data, batch, scale, start, parts)
     if isinstance(family.scale, numbers.Real):
         return modes, scale
     if not family.scale_shapes_mean:
@@ -157,13 +187,22 @@ def _find_modes(X, data, batch, scale, start, parts):
     exact = not parts.family.scale_shapes_mean and not isinstance(parts.family.scale, numbers.Real)
     if parts.prior.smooth:
         dual = n_features > n_samples and bool(((batch.strength > 0) | ~batch.free).all())
-        modes = find_smooth_modes(*problem, scale, start, tol, parts.max_iter, **static, dual=dual, exact_trace=exact)
-    elif n_features <= SMALL_WIDTH and X.size <= SMALL_SIZE:
+        static |= {"dual": dual, "alike": dual and _is_alike(batch), "exact_trace": exact}
+        modes = find_smooth_modes(*problem, scale, start, tol, parts.max_iter, **static)
+    elif _is_small(X):
         modes = find_modes(*problem, scale, start, tol, parts.max_iter, **static, prior=type(parts.prior))
     else:
         static["prior"] = type(parts.prior)
         modes = find_sparse_modes(*problem, scale, start, tol, parts.max_iter, **static, exact_trace=exact)
     return _of_smallest_norm(jax.tree.map(np.asarray, modes), data, batch, parts)
+
+
+def _is_alike(batch):
+    """Whether all problems have the same free coefficients, and strengths that are the same up to a factor."""
+    if (batch.free != batch.free[0]).any():
+        return False
+    largest = batch.strength.max((1, 2), keepdims=True)
+    return np.allclose(batch.strength * largest[0], batch.strength[0] * largest, rtol=1e-12, atol=0)
 
 
 def _tolerance(parts, dtype):

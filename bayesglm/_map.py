@@ -93,19 +93,22 @@ def pearson(y, eta, weight, scale, family, link):
     return jnp.sum(weight[:, None] * (y - mean) ** 2 / family.unit_variance(mean, scale), 0)
 
 
-@partial(jax.jit, static_argnames=("family", "link", "dual", "exact_trace"))
+@partial(jax.jit, static_argnames=("family", "link", "dual", "alike", "exact_trace"))
 def find_smooth_modes(
-    X, weight, y, offset, strength, free, scale, start, tol, max_iter, *, family, link, dual, exact_trace
+    X, weight, y, offset, strength, free, scale, start, tol, max_iter, *, family, link, dual, alike, exact_trace
 ):
     """Penalized fits of a batch of problems of one output each, under a smooth penalty.
 
-    Parameters are those of `find_modes`, and two more.
+    Parameters are those of `find_modes`, and three more.
 
     Parameters
     ----------
     dual : bool
         Whether to factorize a matrix of the samples rather than of the features; every coefficient that is free needs
         a strength above 0 then.
+    alike : bool
+        For `dual`: whether the problems have the same free coefficients, and strengths that are the same up to a
+        factor.
     exact_trace : bool
         Whether the effective degrees of freedom must rest on all samples rather than some thousands.
 
@@ -119,8 +122,8 @@ def find_smooth_modes(
     intercept = jnp.where(jnp.isnan(intercept), start_of_intercept(y, offset, share, link), intercept)
     solution = minimize_smooth(
         X, y, share, offset, strength, free, (coef, intercept),
-        loss=partial(family.nll, link=link, scale=scale), mean=link.inverse, tol=tol, max_iter=max_iter, dual=dual,
-        exact_trace=exact_trace,
+        loss=partial(family.nll, link=link, scale=scale), mean=link.inverse, tol=tol, max_iter=max_iter,
+        dual=dual, alike=alike, exact_trace=exact_trace,
     )  # fmt: skip
     eta = offset + solution.intercept + X @ solution.coef
     return Mode(

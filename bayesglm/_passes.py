@@ -15,9 +15,12 @@ __all__ = [
     "moments",
     "positive",
     "value_and_slope",
+    "weighted_gram",
 ]
 
 BLOCK_BYTES = 1 << 20
+# Rows of a block of a Gram matrix, and columns of which such a block fits into cache.
+GRAM_ROWS, GRAM_COLUMNS = 64, 2048
 
 
 def positive(x):
@@ -103,3 +106,53 @@ def correlate(X, mean, slope):
         return carry + jnp.where(fresh[:, None], rows[0], 0.0).T @ (block - mean)
 
     return blocks(X, jnp.zeros((slope.shape[1], X.shape[1]), X.dtype), visit, slope).T
+
+
+def weighted_gram(X, weight, count, center=None):
+    """X diag(weight) X' of some rows; what belongs to rows after the first `count` may be anything.
+
+    Only blocks below the diagonal are computed.
+
+    Parameters
+    ----------
+    X : (p, n)
+    weight : (n,)
+    count : int
+    center : (n,), optional
+        Subtracted from each row first.
+
+    Returns
+    -------
+    (p, p)
+    """
+    p, n = X.shape
+    columns = GRAM_COLUMNS if n > 2 * GRAM_COLUMNS else n
+    size = min(GRAM_ROWS, p)
+
+    def add_chunk(c, gram):
+        first = jnp.minimum(c * columns, n - columns)
+        part, some, middle = (
+            jax.lax.dynamic_slice_in_dim(array, first, columns, array.ndim - 1)
+            for array in (X, weight, jnp.zeros(n, X.dtype) if center is None else center)
+        )
+        part = part if center is None else part - middle
+        some = jnp.where(first + jnp.arange(columns) >= c * columns, some, 0.0)
+
+        def add_rows(i, gram):
+            top = jnp.minimum(i * size, p - size)
+            left = jax.lax.dynamic_slice_in_dim(part, top, size) * some
+            left = jnp.where((top + jnp.arange(size) >= i * size)[:, None], left, 0.0)
+
+            def add_block(j, gram):
+                start = jnp.minimum(j * size, p - size)
+                right = jax.lax.dynamic_slice_in_dim(part, start, size)
+                right = jnp.where((start + jnp.arange(size) >= j * size)[:, None], right, 0.0)
+                old = jax.lax.dynamic_slice(gram, (top, start), (size, size))
+                return jax.lax.dynamic_update_slice(gram, old + left @ right.T, (top, start))
+
+            return jax.lax.fori_loop(0, i + 1, add_block, gram)
+
+        return jax.lax.fori_loop(0, -(-count // size), add_rows, gram)
+
+    gram = jax.lax.fori_loop(0, -(-n // columns), add_chunk, jnp.zeros((p, p), X.dtype))
+    return jnp.tril(gram) + jnp.tril(gram, -1).T

@@ -20,8 +20,11 @@ __all__ = ["find_sparse_modes"]
 
 # Sizes of the working set are this, twice this and so on, or this much more: few, so that few programs are compiled.
 SMALLEST_WIDTH, LARGEST_STEP = 64, 512
-# Features that the working set may hold at first; later it may hold so many times those that are not zero.
-FIRST_ROOM, GROWTH = 256, 1.5
+# Features that the working set may hold at first; later it may hold twice those that are not zero, but at most so many
+# more.
+FIRST_ROOM, MOST_NEW = 256, 512
+# Features that violate optimality at the start beyond which a larger strength comes first.
+CROWD = 1024
 # For each feature that is needed, so many are taken: some that are not needed yet will be.
 SPARE = 1.25
 # Features are missing as long as those that violate optimality are not few beside those that are not zero.
@@ -111,7 +114,7 @@ def _solve(features, weight, problem, point, grad, *, tol, max_iter, family, lin
         return _judge(grad, features.square, point.slope, point.rms, point.total, point.coef, *penalized, prior=prior)
 
     factor = 1.0
-    while (np.asarray(judge(factor)[0]) > 0).sum() > FIRST_ROOM and factor < LARGEST_FACTOR:
+    while (np.asarray(judge(factor)[0]) > 0).sum() > CROWD and factor < LARGEST_FACTOR:
         factor *= 2
     for _ in range(MAX_LOOKS):
         violation, urgency, residual = map(np.asarray, judge(factor))
@@ -163,7 +166,7 @@ def _choose(active, violation, urgency):
     urgency = np.where(active, np.inf, urgency)
     needed, wanted = int((active | (violation > 0)).sum()), int((urgency > 0).sum())
     n_active = int(active.sum())
-    room = min(max(FIRST_ROOM, round(GROWTH * n_active)), len(active))
+    room = min(max(FIRST_ROOM, n_active + min(n_active, MOST_NEW)), len(active))
     width = SMALLEST_WIDTH
     while width < min(needed, room):
         width += min(width, LARGEST_STEP)

@@ -4,13 +4,13 @@ from typing import Any, ClassVar
 
 import jax
 import numpy as np
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
 
 from bayesglm import links
 from bayesglm._design import read_design, same_layout
 from bayesglm._draws import draw_y, draw_y_at, prior_draws, thin
-from bayesglm._fitting import fit_model, warn_of_fit
+from bayesglm._fitting import fit_path, warn_of_fit
 from bayesglm._model import glm_model, read_traced
 from bayesglm._options import check_draws, check_prior_shapes, check_run_options, read_key, resolve
 from bayesglm._problem import Data, without_unseen
@@ -18,7 +18,7 @@ from bayesglm._score import SCORE_TYPES, score_fit
 from bayesglm._strength import read_feature_mask, read_strength
 from bayesglm._targets import check_counts, read_offset, read_targets, read_weights
 
-__all__ = ["GLM", "PopulationGLM"]
+__all__ = ["GLM", "PopulationGLM", "strength_path"]
 
 
 class _PenalizedGLM(BaseEstimator):
@@ -361,6 +361,13 @@ class _PenalizedGLM(BaseEstimator):
 
     def _fit(self, X, y, sample_weight, offset, *, for_sampling=False):
         """Check all arguments, then fit; set the fitted attributes and return a Fitted."""
+        strengths = [self.regularizer_strength]
+        (fitted,) = self._fit_path(X, y, sample_weight, offset, strengths, for_sampling=for_sampling)
+        self._set_fitted(fitted)
+        return fitted
+
+    def _fit_path(self, X, y, sample_weight, offset, strengths, *, for_sampling=False):
+        """Check all arguments, then fit at each strength; return a list of Fitted."""
         parts = resolve(
             self.observation_model,
             self.inverse_link_function,
@@ -382,10 +389,8 @@ class _PenalizedGLM(BaseEstimator):
         shift = read_offset(offset, len(matrix), n_outputs, dtype, population=self._population)
         data = without_unseen(Data(matrix, targets, weight, shift))
         free = read_feature_mask(self.feature_mask, layout, n_outputs)
-        strength = read_strength(self.regularizer_strength, parts.prior, layout, free, population=self._population)
-        fitted = fit_model(parts, data, layout, strength, free, population=self._population)
-        self._set_fitted(fitted)
-        return fitted
+        read = [read_strength(each, parts.prior, layout, free, population=self._population) for each in strengths]
+        return fit_path(parts, data, layout, read, free, population=self._population)
 
     def _set_fitted(self, fitted):
         spec = fitted.spec
@@ -515,3 +520,45 @@ class PopulationGLM(_PenalizedGLM):
             dispersion_prior,
         )
         self.feature_mask = feature_mask
+
+
+def strength_path(model, X, y, strengths, *, sample_weight=None, offset=None):
+    """Fit a model at each of several strengths, faster than one after the other.
+
+    Smooth and small problems are fitted as one batch; a Ridge with more features than samples factorizes one matrix
+    of the samples for all strengths that differ by a factor. Large problems whose penalty has kinks go from strong to
+    weak strengths, each from the fit before.
+
+    Parameters
+    ----------
+    model : GLM or PopulationGLM
+        Neither changed nor fitted; its `regularizer_strength` has no effect.
+    X, y, sample_weight, offset
+        As in `GLM.fit`.
+    strengths : iterable
+        Each in any form that `regularizer_strength` may have.
+
+    Returns
+    -------
+    list of GLM or PopulationGLM
+        One fitted model for each strength, in their order.
+
+    Raises
+    ------
+    ValueError
+        As in `GLM.fit`, or if there are no strengths.
+
+    Warns
+    -----
+    ConvergenceWarning
+        As in `GLM.fit`, for each fit that calls for it.
+    """
+    strengths = list(strengths)
+    if not strengths:
+        raise ValueError("strengths is empty; expected at least one regularizer strength.")
+    models = [clone(model).set_params(regularizer_strength=strength) for strength in strengths]
+    fits = models[0]._fit_path(X, y, sample_weight, offset, strengths)
+    for each, fitted in zip(models, fits, strict=True):
+        each._set_fitted(fitted)
+        warn_of_fit(fitted)
+    return models
