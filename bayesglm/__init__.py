@@ -1,6 +1,7 @@
 """Penalized GLMs whose regularizer strengths are priors: fit the mode, then sample the posterior."""
 
-from bayesglm import distributions as distributions
+import importlib
+
 from bayesglm import links as links
 from bayesglm import observation_models as observation_models
 from bayesglm import priors as priors
@@ -10,3 +11,10 @@ from bayesglm.glm import strength_path as strength_path
 
 __version__ = "0.1.0"
 __all__ = ["GLM", "PopulationGLM", "distributions", "links", "observation_models", "priors", "strength_path"]
+
+
+def __getattr__(name):
+    """Load the module of distributions on first use: it loads NumPyro."""
+    if name == "distributions":
+        return importlib.import_module("bayesglm.distributions")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

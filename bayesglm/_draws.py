@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro import handlers
 
 from bayesglm._model import glm_model
+from bayesglm._numpyro import numpyro
 from bayesglm._posterior import coef_prior, log_intercept_prior, log_scale_prior
 from bayesglm._warn import warn_user
 
@@ -103,7 +103,7 @@ def prior_draws(spec, num_samples, seed, dtype):
     offset = np.zeros((1, n_outputs) if spec.population else 1, dtype)
 
     def one(key):
-        sites = handlers.trace(handlers.seed(glm_model, key)).get_trace(spec, *row, offset)
+        sites = numpyro.handlers.trace(numpyro.handlers.seed(glm_model, key)).get_trace(spec, *row, offset)
         scale = jnp.asarray(spec.scale)
         if spec.form.samples_scale:
             scale = jnp.atleast_1d(sites["dispersion"]["value"])[spec.block_of_output]

@@ -6,11 +6,11 @@ from functools import cached_property
 
 import jax
 import numpy as np
-import numpyro.distributions as dist
 from sklearn.exceptions import ConvergenceWarning
 
 from bayesglm._map import Mode, find_modes, find_smooth_modes, likeliest_scale
 from bayesglm._model import Spec
+from bayesglm._numpyro import is_distribution
 from bayesglm._posterior import Form
 from bayesglm._problem import Data, make_batches, on_device, per_output
 from bayesglm._propriety import boundary_fault, null_space, rank_fault, separation_fault
@@ -22,6 +22,8 @@ __all__ = ["Fitted", "fit_path", "warn_of_fit"]
 
 # Penalties with kinks: features and entries of X up to which all features are solved for at once.
 SMALL_WIDTH, SMALL_SIZE = 256, 10**6
+# Entries of X, times outputs, up to which compiling takes so much longer than fitting that it should rather be quick.
+TINY_SIZE = 2 * 10**4
 # Squared pivot of the scaled Hessian below which features may be collinear.
 SINGULAR_PIVOT = 1e-8
 # Rounds of fitting the mean and the overdispersion in turn.
@@ -184,13 +186,14 @@ def _find_modes(X, data, batch, scale, start, parts):
         shape = batch.outputs.shape
         start = np.zeros((shape[0], n_features, shape[1]), dtype), np.full(shape, np.nan, dtype)
     problem = X, data.weight, batch.y, batch.offset, batch.strength, batch.free
+    is_tiny = X.size * batch.outputs.size <= TINY_SIZE
     exact = not parts.family.scale_shapes_mean and not isinstance(parts.family.scale, numbers.Real)
     if parts.prior.smooth:
         dual = n_features > n_samples and bool(((batch.strength > 0) | ~batch.free).all())
         static |= {"dual": dual, "alike": dual and _is_alike(batch), "exact_trace": exact}
-        modes = find_smooth_modes(*problem, scale, start, tol, parts.max_iter, **static)
+        modes = find_smooth_modes[is_tiny](*problem, scale, start, tol, parts.max_iter, **static)
     elif _is_small(X):
-        modes = find_modes(*problem, scale, start, tol, parts.max_iter, **static, prior=type(parts.prior))
+        modes = find_modes[is_tiny](*problem, scale, start, tol, parts.max_iter, **static, prior=type(parts.prior))
     else:
         static["prior"] = type(parts.prior)
         modes = find_sparse_modes(*problem, scale, start, tol, parts.max_iter, **static, exact_trace=exact)
@@ -302,7 +305,7 @@ def _make_spec(parts, layout, population, strength, free, batches, scales, data)
         scale=scale,
         y_spread=spread,
         intercept_prior=parts.intercept_prior,
-        scale_prior=family.scale if isinstance(family.scale, dist.Distribution) else None,
+        scale_prior=family.scale if is_distribution(family.scale) else None,
     )
 
 

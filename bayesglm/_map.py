@@ -30,8 +30,7 @@ class Mode(NamedTuple):
     pearson: Any  # (B, m) Pearson chi-square statistic
 
 
-@partial(jax.jit, static_argnames=("family", "link", "prior"))
-def find_modes(X, weight, y, offset, strength, free, scale, start, tol, max_iter, *, family, link, prior):
+def _find_modes(X, weight, y, offset, strength, free, scale, start, tol, max_iter, *, family, link, prior):
     """Penalized fits of a batch of problems.
 
     Parameters
@@ -93,8 +92,7 @@ def pearson(y, eta, weight, scale, family, link):
     return jnp.sum(weight[:, None] * (y - mean) ** 2 / family.unit_variance(mean, scale), 0)
 
 
-@partial(jax.jit, static_argnames=("family", "link", "dual", "alike", "exact_trace"))
-def find_smooth_modes(
+def _find_smooth_modes(
     X, weight, y, offset, strength, free, scale, start, tol, max_iter, *, family, link, dual, alike, exact_trace
 ):
     """Penalized fits of a batch of problems of one output each, under a smooth penalty.
@@ -144,6 +142,19 @@ def start_of_intercept(y, offset, share, link):
     exact = link.predictor(mean)
     inside = link.predictor((mean * len(y) + 0.5) / (len(y) + 1))
     return jnp.where(jnp.isfinite(exact), exact, inside) - share @ offset
+
+
+def _two_ways(function, *static):
+    """Jitted function by whether the problem is small: then what counts is the time to compile."""
+    quickly = {"xla_backend_optimization_level": 0}
+    return {
+        True: jax.jit(function, static_argnames=static, compiler_options=quickly),
+        False: jax.jit(function, static_argnames=static),
+    }
+
+
+find_modes = _two_ways(_find_modes, "family", "link", "prior")
+find_smooth_modes = _two_ways(_find_smooth_modes, "family", "link", "dual", "alike", "exact_trace")
 
 
 @partial(jax.jit, static_argnames=("family", "link"))

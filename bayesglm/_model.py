@@ -6,10 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro
-import numpyro.distributions as dist
 
 from bayesglm._design import Layout, check_columns, column_names
+from bayesglm._numpyro import dist, numpyro
 from bayesglm._posterior import Form
 from bayesglm._problem import is_grouped
 

@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import numpyro.distributions as dist
-from numpyro.distributions import constraints
 
 from bayesglm import links, observation_models, priors
+from bayesglm._numpyro import dist, is_distribution
 
 __all__ = ["Parts", "check_draws", "check_prior_shapes", "check_run_options", "read_key", "resolve"]
 
@@ -73,7 +72,7 @@ def resolve(
     if solver_name == "Newton" and not prior.smooth:
         raise ValueError(f"solver_name 'Newton' needs a smooth regularizer; {prior} wants 'ProximalNewton'.")
     if intercept_prior is not None:
-        _check_prior(intercept_prior, constraints.real, "the real numbers", "intercept_prior")
+        _check_prior(intercept_prior, dist.constraints.real, "the real numbers", "intercept_prior")
     if not isinstance(dispersion_prior, str) or dispersion_prior not in DISPERSION_PRIORS:
         raise ValueError(f"dispersion_prior must be one of {DISPERSION_PRIORS}; got {dispersion_prior!r}.")
     conditional = dispersion_prior == "conditional"
@@ -180,7 +179,7 @@ def check_prior_shapes(parts, n_outputs, *, population):
             f"intercept_prior must have the batch shape {expected}; got {parts.intercept_prior.batch_shape}."
         )
     scale = parts.family.scale
-    if isinstance(scale, dist.Distribution) and scale.batch_shape != ():
+    if is_distribution(scale) and scale.batch_shape != ():
         raise ValueError(f"scale must be one distribution, of batch shape (); got {scale.batch_shape}.")
 
 
@@ -189,8 +188,8 @@ def _with_plain_scale(family):
     name, scale = f"{type(family).__name__}(scale=...)", family.scale
     if scale is None:
         return family
-    if isinstance(scale, dist.Distribution):
-        _check_prior(scale, constraints.positive, "the positive numbers", name)
+    if is_distribution(scale):
+        _check_prior(scale, dist.constraints.positive, "the positive numbers", name)
         return family
     if not (isinstance(scale, numbers.Real) or (isinstance(scale, np.ndarray) and scale.shape == ())):
         raise ValueError(f"{name} must be a positive number, None or a NumPyro distribution; got {scale!r}.")
@@ -200,7 +199,7 @@ def _with_plain_scale(family):
 
 
 def _check_prior(value, support, description, argument):
-    if not isinstance(value, dist.Distribution):
+    if not is_distribution(value):
         raise ValueError(f"{argument} must be None or a NumPyro distribution; got {value!r}.")
     if value.event_shape != () or value.support is not support:
         raise ValueError(

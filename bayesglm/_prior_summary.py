@@ -3,8 +3,8 @@
 from typing import Any
 
 import numpy as np
-from numpyro.distributions import ExpandedDistribution, Independent, MaskedDistribution, TransformedDistribution
 
+from bayesglm._numpyro import dist
 from bayesglm._problem import is_grouped
 
 __all__ = ["summarize_priors"]
@@ -39,9 +39,9 @@ def summarize_priors(matrix, spec):
 
 def describe(distribution):
     """A distribution as one would write it: its name and its parameters, to three digits."""
-    if isinstance(distribution, MaskedDistribution | ExpandedDistribution | Independent):
+    if isinstance(distribution, dist.MaskedDistribution | dist.ExpandedDistribution | dist.Independent):
         return describe(distribution.base_dist)
-    if type(distribution) is TransformedDistribution:
+    if type(distribution) is dist.TransformedDistribution:
         steps = ", ".join(type(step).__name__ for step in distribution.transforms)
         return f"{describe(distribution.base_dist)} by {steps}"
     parameters = {name: np.ravel(getattr(distribution, name)) for name in distribution.arg_constraints}
@@ -130,7 +130,7 @@ def _rows_of_scale(spec):
     rows = []
     for block in spec.blocks:
         prior = spec.form.family.scale_prior(spec.y_spread[block[0]])
-        assert isinstance(prior, TransformedDistribution)  # of the square root
+        assert isinstance(prior, dist.TransformedDistribution)  # of the square root
         variable = "sigma" if spec.form.family.reports_sigma else "sqrt(dispersion)"
         rows.append({"variable": variable, "prior": describe(prior.base_dist)})
         if spec.population:

@@ -138,7 +138,8 @@ def minimize_smooth(X, y, share, offset, strength, free, start, *, loss, mean, t
         curvature, rounding = curvature_at(position)
         if dual:
             return _dual_factor(X, center, curvature, kernels, strength, moves), rounding
-        return _primal_factor(_hessians(some, curvature, square, chosen is not None), strength, moves), rounding
+        hessians = _hessians(some, curvature) if chosen is None else _rough_hessians(some, curvature, square)
+        return _primal_factor(hessians, strength, moves), rounding
 
     def solve(factor, right):
         return _dual_solve(X, center, factor, right) if dual else _primal_solve(factor, right)
@@ -277,17 +278,25 @@ def _chosen_samples(share, p):
     return seen[jnp.minimum((place * count).astype(int), count - 1)]
 
 
-def _hessians(X, curvature, square, is_part):
-    """Second derivatives of the loss of each output by (intercept, coefficients), shape (m, 1 + p, 1 + p).
+def _hessians(X, curvature):
+    """Second derivatives of the loss of each output by (intercept, coefficients), shape (m, 1 + p, 1 + p)."""
+    return jax.lax.map(lambda column: hessian_with_intercept(X, column), curvature.T)
 
-    Those of a part of the samples are lifted where the part saw less of a feature than all samples would.
+
+def _rough_hessians(X, curvature, square):
+    """`_hessians` of some samples, that stand for those of all, in single precision.
+
+    They are lifted where these samples saw less of a feature than all samples would.
     """
+    unit = jnp.sqrt(positive(square))
+    units = jnp.concatenate([jnp.ones(1, X.dtype), unit])
+    features = jnp.concatenate([jnp.ones((len(X), 1), X.dtype), X / unit], 1).astype(jnp.float32)
 
     def one(column):
-        hessian = hessian_with_intercept(X, column)
-        if not is_part:
-            return hessian
-        usual = square * hessian[0, 0]
+        total = jnp.sum(column)
+        share = (column / positive(total)).astype(jnp.float32)
+        hessian = total * units * units[:, None] * ((features * share[:, None]).T @ features)
+        usual = square * total
         lift = 0.01 * usual + jnp.maximum(0.5 * usual - jnp.diagonal(hessian)[1:], 0.0)
         return hessian + jnp.diag(jnp.concatenate([jnp.zeros(1, lift.dtype), lift]))
 
@@ -303,7 +312,7 @@ def _all_hessians(X, center, y, share, offset, position, loss, mean):
         eta = offset + position[0] + block @ position[1:]
         weight = jnp.where(fresh, share, 0.0)[:, None]
         curvature = jnp.where(weight > 0, weight * expected_curvature(loss, mean, eta), 0.0)
-        return carry + _hessians(block, curvature, None, False)
+        return carry + _hessians(block, curvature)
 
     width = len(position)
     return blocks(X, jnp.zeros((y.shape[1], width, width), X.dtype), visit, share, offset)

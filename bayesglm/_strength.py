@@ -5,9 +5,9 @@ below; at a leaf, a number or an array that broadcasts to the leaf's coefficient
 """
 
 import numpy as np
-import numpyro.distributions as dist
 
 from bayesglm._design import as_numbers
+from bayesglm._numpyro import is_distribution
 from bayesglm.priors import ElasticNet, GroupLasso, UnRegularized
 
 __all__ = ["read_feature_mask", "read_groups", "read_strength"]
@@ -236,7 +236,7 @@ def _read_numbers(value, label):
     """An array of finite numbers >= 0."""
     if value is None or isinstance(value, str | dict):
         raise ValueError(f"{label} must be a number or an array of numbers; got {_came(value)}.")
-    if isinstance(value, dist.Distribution):
+    if is_distribution(value):
         raise ValueError(
             f"{label} is a distribution ({type(value).__name__}): `fit` needs numbers, since the joint mode over "
             "coefficients and strengths is degenerate."

@@ -107,7 +107,7 @@ def _begin(X, share, problem, coef, intercept, *, family, link):
 def _solve(features, weight, problem, point, grad, *, tol, max_iter, family, link, prior, exact_trace):
     """Mode of one problem."""
     parts = {"family": family, "link": link}
-    n_iter, goal, goes_on = 0, tol, True
+    part, n_iter, goal = None, 0, tol
 
     def judge(factor):
         penalized = prior.times(problem.strength, factor), problem.free
@@ -118,17 +118,16 @@ def _solve(features, weight, problem, point, grad, *, tol, max_iter, family, lin
         factor *= 2
     for _ in range(MAX_LOOKS):
         violation, urgency, residual = map(np.asarray, judge(factor))
-        if n_iter and factor == 1 and (residual <= goal or not goes_on):
+        if part is not None and factor == 1 and (residual <= goal or not part.converged):
             break
         rows, count, all_in = _choose(point.coef.any(1), violation, urgency)
         # Features are missing at first; once none is, go all the way, for a look costs about as much as some steps.
-        to_end = factor == 1 and all_in and (n_iter or count == len(violation))
+        to_end = factor == 1 and all_in and (part is not None or count == len(violation))
         aim = tol if to_end else max(tol, COARSE * residual)
         stronger = problem._replace(strength=prior.times(problem.strength, factor))
         start = point.coef[rows], point.intercept
-        left = max_iter - n_iter
         part = _solve_part(
-            features, stronger, rows, count, start, aim, left, prior=prior, exact_trace=exact_trace, **parts
+            features, stronger, rows, count, start, aim, max_iter, prior=prior, exact_trace=exact_trace, **parts
         )
         coef = np.zeros_like(point.coef)
         coef[rows[:count]] = np.asarray(part.coef)[:count]
@@ -136,7 +135,6 @@ def _solve(features, weight, problem, point, grad, *, tol, max_iter, family, lin
         point = _Point(coef, np.asarray(part.intercept), part.eta, *slopes)
         grad = _correlate(features.X, features.center, point.slope)
         n_iter, goal = n_iter + int(part.n_iter), max(tol, float(part.floor))
-        goes_on = bool(part.converged) and n_iter < max_iter
         factor = max(factor / 2, 1.0)
     trace, pivot, statistic = _describe(part, rows, count, problem, weight, prior=prior, **parts)
     return Mode(

@@ -15,8 +15,8 @@ deviation.
 
 import jax
 import jax.numpy as jnp
-import numpyro.distributions as dist
 from jax.scipy.special import erfcx, gammaln
+from numpyro import distributions as dist  # in these words: ArviZ may have put a stand-in for NumPyro in place
 from numpyro.distributions import constraints
 from numpyro.distributions.util import promote_shapes, validate_sample
 from numpyro.util import is_prng_key

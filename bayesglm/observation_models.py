@@ -25,10 +25,9 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 from jax.scipy.special import gammaln, xlogy
 
-from bayesglm.distributions import HalfStudentT
+from bayesglm._numpyro import dist, own_dist
 from bayesglm.links import EXP, IDENTITY, LOGISTIC, ONE_OVER_X, Link
 
 __all__ = [
@@ -172,7 +171,7 @@ class GaussianObservations:
     @staticmethod
     def scale_prior(spread):
         """Prior of the variance: sqrt(variance) ~ HalfStudentT(4), scaled by the standard deviation of y."""
-        return _squared(HalfStudentT(4.0, spread))
+        return _squared(own_dist.HalfStudentT(4.0, spread))
 
 
 @dataclass(frozen=True)

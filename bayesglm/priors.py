@@ -23,10 +23,9 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpyro.distributions as dist
 
-from bayesglm import distributions
 from bayesglm._groups import group_norms, spread
+from bayesglm._numpyro import dist, own_dist
 
 __all__ = ["ElasticNet", "GroupLasso", "Lasso", "Ridge", "UnRegularized"]
 
@@ -210,7 +209,7 @@ class ElasticNet(_Separable):
         """Prior with density proportional to exp(-k penalty)."""
         size, ratio = strength
         proper, rate = _proper(k * size)
-        elastic = distributions.ElasticNet(rate * ratio, rate * (1 - ratio))
+        elastic = own_dist.ElasticNet(rate * ratio, rate * (1 - ratio))
         return elastic.mask(proper).to_event(jnp.ndim(size))
 
 
@@ -288,7 +287,7 @@ class GroupLasso:
         rate, groups = strength
         proper, safe = _proper(k * rate)
         groups = jnp.where(spread(proper, groups, False), groups, rate.shape[-1])
-        return distributions.GroupLaplace(safe, groups)
+        return own_dist.GroupLaplace(safe, groups)
 
 
 def _proper(rate):

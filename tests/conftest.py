@@ -8,6 +8,7 @@ import jax
 import matplotlib
 import numpy as np
 import pytest
+from numpyro import distributions  # noqa: F401  before ArviZ, which would put a stand-in in its place
 
 matplotlib.use("Agg")
 SEED_FILE = Path(__file__).parent / "data" / "seed_reference.json"
@@ -37,3 +38,20 @@ def few_compiled_programs():
     yield
     if next(TESTS) % 60 == 0:
         jax.clear_caches()
+
+
+COMPILATION = "/jax/core/compile/backend_compile_duration"
+
+
+@pytest.fixture
+def compilations():
+    """A list that grows by one with every compilation."""
+    seen = []
+
+    def listen(event, duration, **_):
+        if event == COMPILATION:
+            seen.append(duration)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield seen
+    jax.monitoring.unregister_event_duration_listener(listen)

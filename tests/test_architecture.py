@@ -9,7 +9,7 @@ import bayesglm
 
 PACKAGE = Path(bayesglm.__file__).parent
 LEVELS = [
-    {"_groups", "_design", "_warn"},
+    {"_groups", "_design", "_warn", "_numpyro"},
     {"distributions", "links", "_passes", "_targets", "_propriety", "_diagnostics"},
     {"priors", "observation_models", "_composite", "_smooth"},
     {"_strength", "_problem", "_map", "_options"},
@@ -84,7 +84,7 @@ import bayesglm
 assert not {"arviz", "arviz_base", "arviz_stats", "xarray", "matplotlib"} & set(sys.modules), "loaded at import"
 import numpy as np
 bayesglm.GLM(regularizer="Ridge").fit(np.eye(3), [1, 2, 3])
-assert not {"arviz", "arviz_base", "arviz_stats", "matplotlib"} & set(sys.modules), "loaded by fit"
+assert not {"arviz", "arviz_base", "arviz_stats", "matplotlib", "numpyro"} & set(sys.modules), "loaded by fit"
 assert jax.config.jax_enable_x64 == before
 assert jax.numpy.ones(1).dtype == "float32"
 """

@@ -6,22 +6,7 @@ import pytest
 
 from bayesglm import GLM, PopulationGLM
 
-EVENT = "/jax/core/compile/backend_compile_duration"
 RUN = {"num_samples": 60, "num_warmup": 40, "num_chains": 2, "progress_bar": False}
-
-
-@pytest.fixture
-def compilations():
-    """A list that grows by one with every compilation."""
-    seen = []
-
-    def listen(event, duration, **_):
-        if event == EVENT:
-            seen.append(duration)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield seen
-    jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def test_the_counter_counts(compilations):

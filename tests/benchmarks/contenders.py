@@ -81,13 +81,21 @@ def problems_of(job, data):
 
 
 def open_contender(name):
-    """Import the package; return fit(problem, tol) and the package's version."""
+    """Import the package; return fit(problems, tol), for problems that differ in the strength, and its version."""
     contender = CONTENDERS[name]
     adapter = import_module(contender.module).ADAPTERS[contender.peer]
     for module in adapter.modules:
         import_module(module)
+    version = metadata.version(adapter.package)
     fit = partial(adapter.fit, **contender.options)
-    return partial(fit_outputs, fit) if contender.loop else fit, metadata.version(adapter.package)
+    fit = partial(fit_outputs, fit) if contender.loop else fit
+
+    def fit_all(problems, tol):
+        if len(problems) > 1 and adapter.path:
+            return adapter.path(problems, tol)
+        return [fit(problem, tol) for problem in problems]
+
+    return fit_all, version
 
 
 def fit_outputs(fit, problem, tol):
@@ -101,11 +109,6 @@ def fit_outputs(fit, problem, tol):
     ]
     intercept = np.concatenate([np.ravel(one.intercept) for one in fits])
     return Fit(np.stack([one.coef for one in fits], axis=1), intercept, f"loop of {fits[0].setting}")
-
-
-def fit_path(fit, problems, tol):
-    """Fits of all problems."""
-    return [fit(problem, tol) for problem in problems]
 
 
 def walk(job, problems):
@@ -148,7 +151,7 @@ def limited(seconds, fit, problems, tol):
     if hasattr(signal, "setitimer"):
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, seconds)
-    result = timed(partial(fit_path, fit), problems, tol)
+    result = timed(fit, problems, tol)
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_REAL, 0)
     return result

@@ -59,11 +59,15 @@ class Adapter(NamedTuple):
         Name of the distribution, for its version.
     modules : tuple of str
         What to import before the first fit is timed.
+    path : callable, optional
+        path(problems, tol) -> list of Fit, for problems that differ in the strength alone; by default they are fitted
+        one after the other.
     """
 
     fit: Any
     package: str
     modules: tuple
+    path: Any = None
 
 
 def run(python, script, peer, cases, data, *, tol=None, repeats=0, core=None, timeout=None):

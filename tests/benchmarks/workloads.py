@@ -118,11 +118,11 @@ def gaussian_ridge(scale):
 
 
 def gaussian_lasso(scale):
-    """More features than samples, neighbours much alike."""
+    """More features than samples, neighbours much alike; up to some 1700 active."""
     n, p = scaled(scale, 2000, 11_983)
     data = make_data("Gaussian", n, p, 0.9, n // 10)
     case = Case("", "Gaussian", "identity", "Lasso")
-    yield from at_fractions(shape(n, p), data, case, (0.1, 0.02, 0.005, 0.001, 0.0005))
+    yield from at_fractions(shape(n, p), data, case, (0.5, 0.2, 0.1, 0.05, 0.02))
 
 
 def logistic_lasso(scale):
