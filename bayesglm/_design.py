@@ -11,7 +11,9 @@ import jax
 import numpy as np
 
 __all__ = [
+    "ALIGNMENT",
     "Layout",
+    "aligned_empty",
     "as_numbers",
     "check_columns",
     "check_finite",
@@ -20,6 +22,9 @@ __all__ = [
     "read_design",
     "same_layout",
 ]
+
+# Bytes, at a multiple of which JAX takes an array without copying it.
+ALIGNMENT = 64
 
 
 @dataclass(frozen=True)
@@ -132,7 +137,11 @@ def read_design(X, argument="X"):
         listed = ", ".join(f"{label} has {length}" for label, length in zip(labels, lengths, strict=True))
         raise ValueError(f"All leaves of {argument} must have the same number of samples: {listed}.")
     dtype = np.float32 if all(array.dtype == np.float32 for array in arrays) else np.float64
-    matrix = arrays[0].astype(dtype, copy=False) if len(arrays) == 1 else np.concatenate(arrays, axis=1, dtype=dtype)
+    if len(arrays) == 1:
+        matrix = arrays[0].astype(dtype, copy=False)
+    else:
+        matrix = aligned_empty((lengths[0], sum(array.shape[1] for array in arrays)), dtype)
+        np.concatenate(arrays, axis=1, out=matrix)
     layout = Layout(
         treedef, names, tuple(array.shape[1] for array in arrays), tuple(column_names(leaf) for leaf in leaves)
     )
@@ -141,6 +150,14 @@ def read_design(X, argument="X"):
     for label, rows in zip(labels, layout.slices, strict=True):
         check_finite(matrix[:, rows], label)
     return matrix, layout
+
+
+def aligned_empty(shape, dtype):
+    """Array without values whose memory JAX can share on a CPU."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    room = np.empty(size + ALIGNMENT, np.uint8)
+    start = -room.ctypes.data % ALIGNMENT
+    return room[start : start + size].view(dtype).reshape(shape)
 
 
 def same_layout(layout, fitted, argument="X"):

@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-__all__ = ["Batch", "Data", "make_batches", "on_device", "per_output", "without_unseen"]
+from bayesglm._design import ALIGNMENT, aligned_empty
 
-# Bytes, at a multiple of which JAX takes an array without copying it.
-ALIGNMENT = 64
+__all__ = ["Batch", "Data", "make_batches", "on_device", "per_output", "without_unseen"]
 
 
 class Data(NamedTuple):
@@ -48,11 +47,8 @@ def on_device(array):
 
     NumPy's rarely does. A copy that does is made by NumPy, several times faster than by JAX.
     """
-    array = np.ascontiguousarray(array)
-    if array.ctypes.data % ALIGNMENT:
-        room = np.empty(array.nbytes + ALIGNMENT, np.uint8)
-        start = -room.ctypes.data % ALIGNMENT
-        copy = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    if array.ctypes.data % ALIGNMENT or not array.flags.c_contiguous:
+        copy = aligned_empty(array.shape, array.dtype)
         copy[...] = array
         array = copy
     return jax.device_put(array)

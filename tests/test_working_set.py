@@ -6,8 +6,9 @@ import pytest
 from sklearn.linear_model import ElasticNet, Lasso
 
 from bayesglm import GLM, PopulationGLM, strength_path
+from bayesglm._design import ALIGNMENT, read_design
 from bayesglm._fitting import SMALL_SIZE
-from bayesglm._problem import ALIGNMENT, on_device
+from bayesglm._problem import on_device
 from bayesglm.priors import GroupLasso
 
 
@@ -209,3 +210,11 @@ def test_an_aligned_array_is_shared_and_others_are_copied():
         shifted[...] = np.arange(900).reshape(90, 10)
         np.testing.assert_array_equal(on_device(shifted), shifted)
         np.testing.assert_array_equal(on_device(aligned[:, ::2]), aligned[:, ::2])
+
+
+def test_leaves_are_put_together_where_they_can_be_shared():
+    leaves = {"a": np.arange(6.0).reshape(3, 2), "b": np.arange(3, dtype=np.float32)[:, None]}
+    matrix, _ = read_design(leaves)
+    np.testing.assert_array_equal(matrix, [[0, 1, 0], [2, 3, 1], [4, 5, 2]])
+    assert matrix.dtype == np.float64
+    assert matrix.ctypes.data % ALIGNMENT == 0
