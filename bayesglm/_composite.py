@@ -212,9 +212,10 @@ def minimize(
     nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(evaluate, begin))
     end = jax.lax.while_loop(lambda carry: carry[0].goes_on, go_on, (begin, nothing))[1]
     hessian = end.hessian
+    old = end.n_iter == 0
     if exact_gram:
-        old = jnp.any(jnp.abs(end.curvature - hessian.curvature) > 1e-9 * end.curvature)
-        hessian = jax.lax.cond(old, lambda: profiled_hessian(X, end.curvature, free, count), lambda: hessian)
+        old |= jnp.any(jnp.abs(end.curvature - hessian.curvature) > 1e-9 * end.curvature)
+    hessian = jax.lax.cond(old, lambda: profiled_hessian(X, end.curvature, free, count), lambda: hessian)
     return Solution(
         coef=end.coef,
         intercept=end.intercept,

@@ -1,5 +1,6 @@
 """Penalized generalized linear models: the mode by `fit`, the posterior by `sample`."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -366,8 +367,8 @@ class _PenalizedGLM(BaseEstimator):
         self._set_fitted(fitted)
         return fitted
 
-    def _fit_path(self, X, y, sample_weight, offset, strengths, *, for_sampling=False):
-        """Check all arguments, then fit at each strength; return a list of Fitted."""
+    def _fit_path(self, X, y, sample_weight, offset, strengths, *, for_sampling=False, labels=("",)):
+        """Check all arguments, then fit at each strength; return a list of Fitted. Labels begin error messages."""
         parts = resolve(
             self.observation_model,
             self.inverse_link_function,
@@ -389,7 +390,12 @@ class _PenalizedGLM(BaseEstimator):
         shift = read_offset(offset, len(matrix), n_outputs, dtype, population=self._population)
         data = without_unseen(Data(matrix, targets, weight, shift))
         free = read_feature_mask(self.feature_mask, layout, n_outputs)
-        read = [read_strength(each, parts.prior, layout, free, population=self._population) for each in strengths]
+        read = []
+        for label, each in zip(labels, strengths, strict=True):
+            try:
+                read.append(read_strength(each, parts.prior, layout, free, population=self._population))
+            except ValueError as error:
+                raise ValueError(f"{label}{error}") from error
         return fit_path(parts, data, layout, read, free, population=self._population)
 
     def _set_fitted(self, fitted):
@@ -452,7 +458,7 @@ class GLM(_PenalizedGLM):
         "Newton" (smooth regularizers) or "ProximalNewton"; by default chosen by the regularizer.
     solver_kwargs : dict, optional
         ``tol``, the largest correlation of a feature with the residuals that optimality leaves (default 1e-10
-        in float64, 2e-6 in float32), and ``maxiter`` (default 100).
+        in float64, 2e-6 in float32), and ``maxiter`` (default 100; for large problems with kinks, of each working set).
     intercept_prior : NumPyro distribution, optional
         Prior of the intercept in `sample`; flat by default. `fit` never penalizes the intercept.
     dispersion_prior : {"plug-in", "conditional"}, optional
@@ -467,8 +473,9 @@ class GLM(_PenalizedGLM):
         The family's second parameter: the variance of Gaussian and the dispersion of Gamma observations, Pearson's
         chi-square divided by `dof_resid_`; the overdispersion of NegativeBinomial; 1 for the others.
     dof_resid_ : numpy.ndarray, shape (1,)
-        Sum of the weights minus the effective degrees of freedom. Where `scale_` does not rest on them, the trace of
-        the hat matrix of a smooth penalty is that of some samples, if there are many thousands.
+        Sum of the weights minus the effective degrees of freedom. Where `scale_` does not rest on them, large problems
+        make do with an approximate trace of the hat matrix: that of some samples (smooth penalties), or of the
+        solver's last Hessian.
     n_iter_ : int
     converged_ : bool
     kkt_residual_ : float
@@ -536,7 +543,7 @@ def strength_path(model, X, y, strengths, *, sample_weight=None, offset=None):
     X, y, sample_weight, offset
         As in `GLM.fit`.
     strengths : iterable
-        Each in any form that `regularizer_strength` may have.
+        Each in any form that `regularizer_strength` may have; for ElasticNet, a list of pairs.
 
     Returns
     -------
@@ -553,11 +560,18 @@ def strength_path(model, X, y, strengths, *, sample_weight=None, offset=None):
     ConvergenceWarning
         As in `GLM.fit`, for each fit that calls for it.
     """
+    if (
+        isinstance(strengths, str | Mapping)
+        or getattr(strengths, "ndim", 1) == 0
+        or not isinstance(strengths, Iterable)
+    ):
+        raise ValueError(f"strengths must be a list of regularizer strengths; got {strengths!r}.")
     strengths = list(strengths)
     if not strengths:
         raise ValueError("strengths is empty; expected at least one regularizer strength.")
     models = [clone(model).set_params(regularizer_strength=strength) for strength in strengths]
-    fits = models[0]._fit_path(X, y, sample_weight, offset, strengths)
+    labels = [f"strengths[{k}]: " for k in range(len(strengths))]
+    fits = models[0]._fit_path(X, y, sample_weight, offset, strengths, labels=labels)
     for each, fitted in zip(models, fits, strict=True):
         each._set_fitted(fitted)
         warn_of_fit(fitted)
