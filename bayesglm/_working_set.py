@@ -18,8 +18,9 @@ from bayesglm._passes import correlate, expected_curvature, moments, positive, v
 
 __all__ = ["find_sparse_modes"]
 
-# Sizes of the working set are this, twice this and so on, or this much more: few, so that few programs are compiled.
-SMALLEST_WIDTH, LARGEST_STEP = 64, 512
+# Sizes of the working set are this times a power of 4, or beyond the second number multiples of its half: few, so that
+# few programs are compiled.
+SMALLEST_WIDTH, LARGE_WIDTH = 64, 1024
 # Features that the working set may hold at first; later it may hold twice those that are not zero, but at most so many
 # more.
 FIRST_ROOM, MOST_NEW = 256, 512
@@ -167,7 +168,7 @@ def _choose(active, violation, urgency):
     room = min(max(FIRST_ROOM, n_active + min(n_active, MOST_NEW)), len(active))
     width = SMALLEST_WIDTH
     while width < min(needed, room):
-        width += min(width, LARGEST_STEP)
+        width = 4 * width if width < LARGE_WIDTH else width + LARGE_WIDTH // 2
     width = min(width, len(active))
     count = max(min(wanted, room, width, round(SPARE * needed)), 1)
     rows = np.zeros(width, int)
