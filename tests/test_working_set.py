@@ -172,8 +172,9 @@ def test_a_path_equals_its_fits_one_by_one(wide, tall, case):
         np.testing.assert_allclose(fitted.coef_ * X.std(0), alone.coef_ * X.std(0), atol=1e-7)
         np.testing.assert_allclose(fitted.intercept_, alone.intercept_, rtol=1e-7, atol=1e-7)
         np.testing.assert_allclose(fitted.scale_, alone.scale_, rtol=1e-6)
-        # Where the scale does not rest on it, the trace is that of a step shortly before the last.
-        np.testing.assert_allclose(fitted.dof_resid_, alone.dof_resid_, rtol=1e-6 if family == "Gaussian" else 1e-3)
+        # Where the scale does not rest on it, the trace of large fits is that of a step shortly before the last.
+        approximate = prior == "ElasticNet" and name != "few"
+        np.testing.assert_allclose(fitted.dof_resid_, alone.dof_resid_, rtol=1e-3 if approximate else 1e-6)
 
 
 def test_a_path_of_a_population(tall):
