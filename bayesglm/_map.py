@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bayesglm._composite import minimize, trace_of_hat
+from bayesglm._composite import minimize
 from bayesglm._passes import moments
+from bayesglm._quadratic import trace_of_hat
 from bayesglm._smooth import minimize_smooth
 
 __all__ = ["Mode", "find_modes", "find_smooth_modes", "likeliest_scale", "pearson", "start_of_intercept"]

@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bayesglm._composite import minimize, optimality, trace_of_hat
+from bayesglm._composite import minimize, optimality
 from bayesglm._map import Mode, pearson, start_of_intercept
 from bayesglm._passes import correlate, expected_curvature, moments, positive, value_and_slope
+from bayesglm._quadratic import trace_of_hat
 
 __all__ = ["find_sparse_modes"]
 

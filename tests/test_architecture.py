@@ -11,7 +11,8 @@ PACKAGE = Path(bayesglm.__file__).parent
 LEVELS = [
     {"_groups", "_design", "_warn", "_numpyro"},
     {"distributions", "links", "_passes", "_targets", "_propriety", "_diagnostics"},
-    {"priors", "observation_models", "_composite", "_smooth"},
+    {"priors", "observation_models", "_quadratic", "_smooth"},
+    {"_composite"},
     {"_strength", "_problem", "_map", "_options"},
     {"_posterior", "_working_set"},
     {"_model", "_nuts"},
@@ -31,7 +32,18 @@ DOORS = {
     "matplotlib": set(),
 }
 FREE_OF_NUMPYRO = {
-    *("_passes", "_composite", "_smooth", "_map", "_working_set", "_design", "_targets", "_problem", "_propriety"),
+    *(
+        "_passes",
+        "_quadratic",
+        "_composite",
+        "_smooth",
+        "_map",
+        "_working_set",
+        "_design",
+        "_targets",
+        "_problem",
+        "_propriety",
+    ),
     *("links", "_groups"),
 }
 
