@@ -1,33 +1,41 @@
-"""Checks of a finished run: one warning that says what is wrong and what to do."""
+"""Checks of a finished run: one warning that says what is wrong and what to do.
 
-from typing import Any
+R-hat and effective sample sizes are those of Vehtari, Gelman, Simpson, Carpenter and Bürkner (Rank-normalization,
+folding, and localization: an improved R-hat, 2021), for all variables at once: ArviZ takes 4 ms for each.
+"""
 
 import numpy as np
-from arviz_stats.base import array_stats
-from scipy.stats import chi2
+from scipy import fft
+from scipy.stats import chi2, norm, rankdata
 
 from bayesglm._warn import warn_user
 
-__all__ = ["check_run"]
+__all__ = ["check_importance", "check_run", "effective_sizes", "rank_rhat"]
 
 MAX_RHAT = 1.01
 # Share of the draws that the effective sample size is at least, for r-hat's noise.
 LEAST_EFFICIENCY = 0.25
 MIN_ESS_PER_CHAIN = 100
+MIN_BFMI = 0.3
+MAX_KHAT = 0.7
+# Numbers that are looked at together.
+BLOCK = 5_000_000
 
 
-def check_run(variables, diverging, n_steps, max_tree_depth):
-    """Warn once if the draws cannot be trusted.
+def check_run(variables, stats, max_tree_depth):
+    """Warn once if the draws of a Markov chain cannot be trusted.
 
     Parameters
     ----------
     variables : dict of str to numpy.ndarray
         Draws, (chain, draw, ...).
-    diverging, n_steps : numpy.ndarray
-        Of the sampler, (chain, draw, ...).
-    max_tree_depth : int
+    stats : dict of str to numpy.ndarray
+        Of the sampler, (chain, draw, problems).
+    max_tree_depth : int or None
+        None if the sampler has no such limit.
     """
     problems = []
+    diverging, n_steps, energy = stats["diverging"], stats["n_steps"], stats["energy"]
     divergent = int(diverging.sum())
     if divergent:
         problems.append(
@@ -41,36 +49,119 @@ def check_run(variables, diverging, n_steps, max_tree_depth):
         problems.append(f"{(~moved).sum()} of {len(moved)} variables never moved or are not finite: rescale the data")
     if n_draws >= 4 and moved.any():
         problems += _mixing(flat[:, :, moved])
-    saturated = float((n_steps >= 2**max_tree_depth - 1).mean())
-    if saturated > 0.05:
-        problems.append(f"{saturated:.0%} of the trajectories reached max_tree_depth={max_tree_depth}: raise it")
+    if n_draws >= 100 and (bfmi := _least_bfmi(energy)) < MIN_BFMI:
+        problems.append(
+            f"the energy moves slowly (E-BFMI {bfmi:.2f}, should be above {MIN_BFMI}): the tails are heavier than the "
+            "sampler's steps; raise num_warmup, or use a stronger prior"
+        )
+    if max_tree_depth is not None:
+        saturated = float((n_steps >= 2**max_tree_depth - 1).mean())
+        if saturated > 0.05:
+            problems.append(f"{saturated:.0%} of the trajectories reached max_tree_depth={max_tree_depth}: raise it")
     if problems:
         warn_user("The posterior draws need a second look. " + "; ".join(problems) + ".")
 
 
+def check_importance(khat):
+    """Warn if the importance weights of some problem (B,) are too heavy-tailed."""
+    bad = khat > MAX_KHAT
+    if bad.any():
+        where = f" for {bad.sum()} of {len(khat)} outputs" if len(khat) > 1 else ""
+        warn_user(
+            f"The normal approximation is not close to the posterior{where} (Pareto k-hat {khat.max():.2f}, should be "
+            f"below {MAX_KHAT}): its draws are not to be trusted. Sample with method='auto'."
+        )
+
+
+def rank_rhat(draws):
+    """R-hat (V,) of draws (chain, draw, V): the larger of that of the ranks and of the folded ranks."""
+    split = _split(draws)
+    folded = np.abs(split - np.median(split, axis=(0, 1)))
+    return np.maximum(_rhat(_normal_ranks(split)), _rhat(_normal_ranks(folded)))
+
+
+def effective_sizes(draws):
+    """Bulk and tail effective sample sizes, each (V,), of draws (chain, draw, V)."""
+    bulk = _effective(_normal_ranks(_split(draws)))
+    low, high = np.quantile(draws, (0.05, 0.95), axis=(0, 1))
+    tails = [_effective(_split((draws <= limit).astype(float))) for limit in (low, high)]
+    return bulk, np.minimum(*tails)
+
+
 def _mixing(draws):
     """Problems of draws (chain, draw, component)."""
-    n_chains = len(draws)
-    components = [draws[:, :, i] for i in range(draws.shape[2])]
+    n_chains, n_draws, n_variables = draws.shape
+    width = max(1, BLOCK // (n_chains * n_draws))
+    parts = [draws[:, :, first : first + width] for first in range(0, n_variables, width)]
     problems = []
     if n_chains > 1:
-        rhat = np.array([array_stats.rhat(component, chain_axis=0, draw_axis=1) for component in components])
+        worst = max(rank_rhat(part).max() for part in parts)
         limit = max(MAX_RHAT, _rhat_by_chance(draws))
-        if rhat.max() > limit:
+        if worst > limit:
             problems.append(
-                f"r-hat reaches {rhat.max():.3f} (should be below {limit:.3f}): the chains disagree; "
+                f"r-hat reaches {worst:.3f} (should be below {limit:.3f}): the chains disagree; "
                 "raise num_samples, and num_warmup if that does not help"
             )
-    methods: tuple[dict[str, Any], ...] = ({"method": "bulk"}, {"method": "tail", "prob": (0.05, 0.95)})
-    ess = np.array(
-        [array_stats.ess(one, chain_axis=0, draw_axis=1, **method) for one in components for method in methods]
-    )
+    smallest = min(size.min() for part in parts for size in effective_sizes(part))
     least = MIN_ESS_PER_CHAIN * n_chains
-    if ess.min() < least:
+    if smallest < least:
         problems.append(
-            f"the effective sample size falls to {ess.min():.0f} (should be above {least}): raise num_samples"
+            f"the effective sample size falls to {smallest:.0f} (should be above {least}): raise num_samples"
         )
     return problems
+
+
+def _least_bfmi(energy):
+    """Smallest energy fraction of missing information of energies (chain, draw, problems)."""
+    spread = energy.var(axis=1, ddof=1)
+    moved = (np.diff(energy, axis=1) ** 2).mean(axis=1)
+    return float(np.where(spread > 0, moved / np.where(spread > 0, spread, 1.0), np.inf).min())
+
+
+def _split(draws):
+    """Chains cut in half: (2 chains, draw / 2, V)."""
+    half = draws.shape[1] // 2
+    return np.concatenate([draws[:, :half], draws[:, -half:]])
+
+
+def _normal_ranks(draws):
+    """Draws of each variable, replaced by the normal quantiles of their ranks."""
+    size = draws.shape[0] * draws.shape[1]
+    # Those of ties are halves.
+    twice = np.rint(2 * rankdata(draws.reshape(size, -1), axis=0)).astype(int)
+    scores = norm.ppf((np.arange(2 * size + 1) / 2 - 3 / 8) / (size + 1 / 4))
+    return scores[twice].reshape(draws.shape)
+
+
+def _rhat(draws):
+    between = draws.mean(1).var(0, ddof=1)
+    within = draws.var(1, ddof=1).mean(0)
+    n = draws.shape[1]
+    return np.sqrt(between / within + (n - 1) / n)
+
+
+def _effective(draws):
+    """Effective sample size (V,) by Geyer's initial monotone sequence."""
+    n_chains, n, _ = draws.shape
+    centered = draws - draws.mean(1, keepdims=True)
+    spectrum = fft.rfft(centered, fft.next_fast_len(2 * n), axis=1)
+    power = (spectrum.real**2 + spectrum.imag**2).mean(0)
+    covariance = fft.irfft(power, fft.next_fast_len(2 * n), axis=0)[:n] / n
+    within = covariance[0] * n / (n - 1)
+    total = covariance[0] + (draws.mean(1).var(0, ddof=1) if n_chains > 1 else 0.0)
+    total = np.where(total > 0, total, 1.0)
+    correlation = 1 - (within - covariance) / total
+    correlation[0] = 1.0
+    pairs = correlation[0 : n - n % 2 : 2] + correlation[1::2]
+    positive = np.minimum.accumulate(pairs > 0, axis=0)
+    positive[(n - 3) // 2 + 1 :] = False
+    count = positive.sum(0)
+    monotone = np.minimum.accumulate(np.where(positive, pairs, np.inf), axis=0)
+    # One more even lag, if it is positive, makes the estimate better.
+    following = np.take_along_axis(correlation, np.minimum(2 * count, n - 1)[None], axis=0)[0]
+    time = -1 + 2 * np.where(positive, monotone, 0.0).sum(0) + np.maximum(following, 0.0)
+    size = n_chains * n
+    return np.where(np.ptp(draws, axis=(0, 1)) > 0, size / np.maximum(time, 1 / np.log10(size)), size)
 
 
 def _rhat_by_chance(draws):

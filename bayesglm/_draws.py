@@ -12,7 +12,7 @@ from bayesglm._numpyro import numpyro
 from bayesglm._posterior import coef_prior, log_intercept_prior, log_scale_prior
 from bayesglm._warn import warn_user
 
-__all__ = ["Posterior", "draw_y", "draw_y_at", "log_likelihood", "log_prior", "prior_draws", "thin"]
+__all__ = ["Posterior", "draw_y", "draw_y_at", "log_prior", "per_sample", "prior_draws", "thin"]
 
 # Numbers that one call computes at a time, so that a long posterior needs little memory beyond its result.
 BLOCK = 5_000_000
@@ -26,8 +26,8 @@ class Posterior(NamedTuple):
     scale: Any  # (..., outputs)
 
 
-def draw_y(draws, X, offset, spec, rng, *, keep_mean=False):
-    """Draw y once per draw of the parameters.
+def draw_y(draws, X, offset, spec, rng):
+    """Draw y, and its mean, once per draw of the parameters.
 
     Parameters
     ----------
@@ -35,29 +35,63 @@ def draw_y(draws, X, offset, spec, rng, *, keep_mean=False):
     X, offset : (n, p), (n, outputs)
     spec : Spec
     rng : numpy.random.Generator
-    keep_mean : bool
-        Whether the means are wanted as well.
 
     Returns
     -------
     y, mean : numpy.ndarray, shape (chain, draw, n, outputs)
-        y is NaN where the link takes the mean out of the family's domain; mean is None unless it is kept.
+        y is NaN where the link takes the mean out of the family's domain.
 
     Warns
     -----
     UserWarning
         If there are such means.
     """
-    link = spec.form.link
-    flat, shape = _one_axis(draws), (*draws.scale.shape[:2], *offset.shape)
-    outside, means, ys = 0, [], []
-    for first, mean in _in_blocks(lambda part: _mean_of_draws(part, X, offset, link=link), flat, offset.size):
-        y, n_outside = _draw(rng, mean, flat.scale[first : first + len(mean), None], spec.form.family)
-        ys.append(y)
-        means += [mean] * keep_mean
+    shape = (*draws.scale.shape[:2], *offset.shape)
+    parts, outside = [], 0
+    for eta, scale in _linear_predictors(draws, X, offset):
+        mean = np.asarray(_mean(eta, link=spec.form.link))[: len(scale)]
+        y, n_outside = _draw(rng, mean, scale, spec.form.family)
+        parts.append((y, mean))
         outside += n_outside
     _warn_of_means(outside, np.prod(shape), spec.form)
-    return np.concatenate(ys).reshape(shape), np.concatenate(means).reshape(shape) if keep_mean else None
+    y, mean = (np.concatenate(part).reshape(shape) for part in zip(*parts, strict=True))
+    return y, mean
+
+
+def per_sample(draws, data, spec, rng, wanted):
+    """Log-likelihood of each sample, times its weight, and a draw of y, once per draw of the parameters.
+
+    Parameters
+    ----------
+    data : Data
+    wanted : tuple of bool
+        Whether the log-likelihood and whether y are wanted; what is not is None.
+
+    Returns
+    -------
+    log_likelihood, y : numpy.ndarray or None, shape (chain, draw, n, outputs)
+
+    Warns
+    -----
+    UserWarning
+        If the link takes means out of the family's domain; their y are NaN.
+    """
+    if not any(wanted):
+        return None, None
+    shape = (*draws.scale.shape[:2], *data.y.shape)
+    likelihoods, ys, outside = [], [], 0
+    for eta, scale in _linear_predictors(draws, data.X, data.offset):
+        if wanted[0]:
+            padded = np.concatenate([scale, np.repeat(scale[-1:], len(eta) - len(scale), 0)])
+            terms = _log_likelihood(eta, data.y, data.weight, padded, form=spec.form)
+            likelihoods.append(np.asarray(terms)[: len(scale)])
+        if wanted[1]:
+            mean = np.asarray(_mean(eta, link=spec.form.link))[: len(scale)]
+            y, n_outside = _draw(rng, mean, scale, spec.form.family)
+            ys.append(y)
+            outside += n_outside
+    _warn_of_means(outside, np.prod(shape), spec.form)
+    return tuple(np.concatenate(parts).reshape(shape) if parts else None for parts in (likelihoods, ys))
 
 
 def draw_y_at(mean, spec, rng):
@@ -65,14 +99,6 @@ def draw_y_at(mean, spec, rng):
     y, outside = _draw(rng, mean, spec.scale, spec.form.family)
     _warn_of_means(outside, mean.size, spec.form)
     return y
-
-
-def log_likelihood(draws, X, offset, y, weight, spec):
-    """Log-likelihood of each sample, times its weight; shape (chain, draw, n, outputs)."""
-    blocks = _in_blocks(
-        lambda part: _log_likelihood(part, X, offset, y, weight, form=spec.form), _one_axis(draws), y.size
-    )
-    return np.concatenate([block for _, block in blocks]).reshape(*draws.scale.shape[:2], *y.shape)
 
 
 @partial(jax.jit, static_argnames=("form",))
@@ -123,22 +149,31 @@ def thin(draws, labels, num_samples):
     return jax.tree.map(lambda leaf: leaf[:, rows], draws), labels | {"draw": labels["draw"][rows]}
 
 
+def _linear_predictors(draws, X, offset):
+    """Yield linear predictors (block, n, outputs) of blocks of draws, and their scales (block, 1, outputs).
+
+    All blocks of linear predictors have one length, lest each compile anew: the last is filled up with repetitions.
+    """
+    flat = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:]), draws)
+    n_draws, p, n_outputs = flat.coef.shape
+    length = int(np.clip(BLOCK // max(offset.size, 1), 1, n_draws))
+    for first in range(0, n_draws, length):
+        rows = np.minimum(np.arange(first, first + length), n_draws - 1)
+        coef = flat.coef[rows].swapaxes(1, 2).reshape(-1, p)
+        eta = (coef @ X.T).reshape(length, n_outputs, -1).swapaxes(1, 2)
+        yield eta + flat.intercept[rows, None] + offset, flat.scale[first : first + length, None]
+
+
 @partial(jax.jit, static_argnames=("link",))
-def _mean_of_draws(draws, X, offset, *, link):
-    """Mean of y for each draw of a Posterior with one leading axis S, shape (S, n, outputs)."""
-    return jax.lax.map(lambda draw: link.inverse(offset + draw.intercept + X @ draw.coef), draws)
+def _mean(eta, *, link):
+    return link.inverse(eta)
 
 
 @partial(jax.jit, static_argnames=("form",))
-def _log_likelihood(draws, X, offset, y, weight, *, form):
-    """Weighted log-likelihood of each sample for draws with one leading axis S, shape (S, n, outputs)."""
-
-    def one(draw):
-        eta = offset + draw.intercept + X @ draw.coef
-        nll = form.family.nll(y, eta, form.link, draw.scale) / form.family.phi(draw.scale)
-        return -weight[:, None] * (nll + form.family.log_normalizer(y, draw.scale))
-
-    return jax.lax.map(one, draws)
+def _log_likelihood(eta, y, weight, scale, *, form):
+    """Weighted log-likelihood of each sample, of the shape (S, n, outputs) of eta; scale is (S, 1, outputs)."""
+    nll = form.family.nll(y, eta, form.link, scale) / form.family.phi(scale)
+    return -weight[:, None] * (nll + form.family.log_normalizer(y, scale))
 
 
 def _draw(rng, mean, scale, family):
@@ -156,18 +191,3 @@ def _warn_of_means(outside, total, form):
             f"{outside} of {total} predicted means lie outside {low:g} ... {high:g}, where {form.family.__name__} are "
             f"defined; their y are NaN. The inverse link {form.link.name!r} allows that: take one that does not."
         )
-
-
-def _one_axis(draws):
-    """Draws of all chains along one axis."""
-    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), draws)
-
-
-def _in_blocks(function, draws, size_of_one):
-    """Apply a function of draws (S, ...) to blocks of equal length and yield (first draw, result) pairs."""
-    n_draws = len(draws.coef)
-    length = int(np.clip(BLOCK // max(size_of_one, 1), 1, n_draws))
-    for first in range(0, n_draws, length):
-        rows = np.minimum(np.arange(first, first + length), n_draws - 1)
-        result = function(jax.tree.map(lambda leaf: leaf[rows], draws))  # noqa: B023
-        yield first, np.asarray(result)[: n_draws - first]

@@ -28,7 +28,8 @@ def data_tree(
     obs : numpy.ndarray of int, shape (n,)
         Which of the user's samples the data are: those of positive weight.
     spec : Spec
-    max_tree_depth : int
+    max_tree_depth : int or None
+        None if the sampler builds no trees.
     problem_of_output : numpy.ndarray of int
         Which of the sampler's problems each output belongs to.
 
@@ -165,16 +166,11 @@ def _visible(array, spec):
 
 
 def _sample_stats(stats, max_tree_depth):
-    """Statistics of the whole model: (chain, draw) also for many problems, by sum or any."""
-    joint = {
-        "lp": stats["lp"].sum(-1),
-        "energy": stats["energy"].sum(-1),
-        "acceptance_rate": stats["acceptance_rate"].mean(-1),
-        "step_size": stats["step_size"].mean(-1),
-        "n_steps": stats["n_steps"].sum(-1),
-        "diverging": stats["diverging"].any(-1),
-    }
-    deepest = stats["n_steps"].max(-1)
-    joint["tree_depth"] = np.floor(np.log2(deepest)).astype(int) + 1
-    joint["reached_max_tree_depth"] = deepest >= 2**max_tree_depth - 1
+    """Statistics of the whole model: (chain, draw) also for many problems, by sum, mean or any."""
+    together = {"acceptance_rate": np.mean, "step_size": np.mean, "diverging": np.any}
+    joint = {name: together.get(name, np.sum)(values, axis=-1) for name, values in stats.items()}
+    if max_tree_depth is not None:
+        deepest = stats["n_steps"].max(-1)
+        joint["tree_depth"] = np.floor(np.log2(deepest)).astype(int) + 1
+        joint["reached_max_tree_depth"] = deepest >= 2**max_tree_depth - 1
     return joint

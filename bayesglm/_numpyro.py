@@ -5,6 +5,9 @@ import sys
 
 import jax
 
+# NumPyro loads this, which adds flags to what JAX finds programs by: if it came later, all would compile again.
+import jax.extend
+
 __all__ = ["dist", "is_distribution", "numpyro", "own_dist"]
 
 

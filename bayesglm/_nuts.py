@@ -1,37 +1,22 @@
 """NUTS over batches of posteriors: NumPyro's kernel inside two jitted programs.
 
-Data, strengths, priors and seeds are arguments of the programs: only new shapes, another num_warmup or
-max_tree_depth compile. The
-program `_advance` makes a fixed number of transitions of all chains of all problems; the loop over it runs
+Data, strengths, priors and seeds are arguments of the programs: only new shapes, another num_warmup or max_tree_depth
+compile. The program `_advance` makes a fixed number of transitions of all chains of all problems; the loop over it runs
 in Python, where a progress bar can look on.
 """
 
 from functools import partial
-from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from numpyro.infer.hmc import hmc
 
-from bayesglm._posterior import idle_log_density, log_density, unpack, whiten
+from bayesglm._chunks import join_chunks
+from bayesglm._posterior import COMPILE_QUICKLY, Draws, coordinates, potential, unpack, whiten
 
-__all__ = ["Draws", "run_nuts"]
+__all__ = ["run_nuts"]
 
 CHUNK = 50
-
-
-class Draws(NamedTuple):
-    """Draws of B problems with C chains of S draws; leaves (B, C, S, ...)."""
-
-    coef: Any  # (..., p, m)
-    intercept: Any  # (..., m)
-    scale: Any  # (...)
-    potential: Any
-    energy: Any
-    acceptance_rate: Any
-    step_size: Any
-    n_steps: Any
-    diverging: Any
 
 
 def run_nuts(
@@ -61,27 +46,25 @@ def run_nuts(
     key = jax.random.key(seed)
     keys = jax.vmap(lambda output: jax.random.split(jax.random.fold_in(key, output), num_chains))(targets.outputs[:, 0])
     frames, state = _start(data, keys, form=form, tuning=tuning)
-    total = num_warmup + num_samples
-    chunks = []
-    for first in range(0, total, CHUNK):
-        state, draws = _advance(state, data, frames, form=form, tuning=tuning)
-        last = min(first + CHUNK, total)
-        kept = jax.tree.map(lambda leaf: np.asarray(leaf[:, max(num_warmup - first, 0) : last - first]), draws)  # noqa: B023
-        chunks.append(kept)
-        progress(last - first, int(kept.diverging.sum()))
-    return jax.tree.map(lambda *parts: np.swapaxes(np.concatenate(parts, axis=1), 1, 2), *chunks)
+
+    def chunks(state):
+        total = num_warmup + num_samples
+        for first in range(0, total, CHUNK):
+            state, draws = _advance(state, data, frames, form=form, tuning=tuning)
+            kept = slice(max(num_warmup - first, 0), min(CHUNK, total - first))
+            draws = jax.tree.map(lambda leaf: np.asarray(leaf)[:, kept].swapaxes(0, 1), draws)  # noqa: B023
+            progress(min(CHUNK, total - first), int(draws.stats["diverging"].sum()))
+            yield draws
+
+    draws = join_chunks(chunks(state), num_samples)
+    return jax.tree.map(lambda leaf: np.moveaxis(leaf, 0, 2), draws)
 
 
 def _kernel(form, tuning, target_accept_prob):
     """NumPyro's NUTS: the functions that start a chain and that make a transition, given the data."""
 
     def potential_given(X, weight, target, intercept_prior, scale_prior, frame):
-        def potential(u):
-            position = unpack(u, target, frame, form)
-            log_prob = log_density(position, X, weight, target, intercept_prior, scale_prior, form)
-            return -log_prob - idle_log_density(u, target)
-
-        return potential
+        return lambda u: potential(u, X, weight, target, intercept_prior, scale_prior, frame, form)
 
     num_warmup, max_tree_depth = tuning
     init, step = hmc(potential_fn_gen=potential_given, algo="NUTS")
@@ -89,7 +72,7 @@ def _kernel(form, tuning, target_accept_prob):
     return start, step
 
 
-@partial(jax.jit, static_argnames=("form", "tuning"))
+@partial(jax.jit, static_argnames=("form", "tuning"), compiler_options=COMPILE_QUICKLY)
 def _start(data, keys, *, form, tuning):
     """Frames of the problems, and the first state of every chain: a draw of the normal approximation."""
     X, weight, targets, intercept_prior, scale_prior, target_accept_prob = data
@@ -97,7 +80,7 @@ def _start(data, keys, *, form, tuning):
 
     def one_problem(target, keys):
         frame = whiten(X, weight, target, intercept_prior, form)
-        size = frame.center.size + form.samples_scale
+        size = coordinates(frame, form)
 
         def one_chain(key):
             key_position, key_chain = jax.random.split(key)
@@ -125,17 +108,15 @@ def _advance(state, data, frames, *, form, tuning):
         def one_chain(chain):
             new = step(chain, model_args=arguments)
             position = unpack(new.z, target, frame, form)
-            return new, Draws(
-                position.coef,
-                position.intercept,
-                position.scale,
-                new.potential_energy + idle_log_density(new.z, target),
-                new.energy,
-                new.accept_prob,
-                new.adapt_state.step_size,
-                new.num_steps,
-                new.diverging,
-            )
+            stats = {
+                "lp": -new.potential_energy,
+                "energy": new.energy,
+                "acceptance_rate": new.accept_prob,
+                "step_size": new.adapt_state.step_size,
+                "n_steps": new.num_steps,
+                "diverging": new.diverging,
+            }
+            return new, Draws(*position, stats)
 
         return jax.lax.scan(lambda chains, _: jax.vmap(one_chain)(chains), state, length=CHUNK)
 

@@ -11,7 +11,16 @@ import numpy as np
 from bayesglm import links, observation_models, priors
 from bayesglm._numpyro import dist, is_distribution
 
-__all__ = ["Parts", "check_draws", "check_prior_shapes", "check_run_options", "read_key", "resolve"]
+__all__ = [
+    "Parts",
+    "check_draws",
+    "check_method",
+    "check_prior_shapes",
+    "check_run_options",
+    "is_conjugate",
+    "read_key",
+    "resolve",
+]
 
 FAMILIES: dict[str, type] = {
     "Poisson": observation_models.PoissonObservations,
@@ -28,7 +37,8 @@ REGULARIZERS: dict[str, type] = {
     "GroupLasso": priors.GroupLasso,
 }
 SOLVERS = ("Newton", "ProximalNewton")
-METHODS = ("nuts",)
+METHODS = ("auto", "exact", "hmc", "laplace", "nuts")
+PARAMETRIZATIONS = ("auto", "direct", "mixture")
 DISPERSION_PRIORS = ("plug-in", "conditional")
 
 
@@ -80,15 +90,49 @@ def resolve(
     return Parts(family, link, prior, intercept_prior, conditional, *_read_solver_kwargs(solver_kwargs))
 
 
-def check_run_options(method, counts, seed, target_accept_prob):
+def check_run_options(method, parametrization, counts, seed, target_accept_prob):
     """Raise a ValueError that names the first option of `sample` that does not make sense."""
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {METHODS}; got {method!r}.")
+    for name, value, known in (
+        ("method", method, METHODS),
+        ("parametrization", parametrization, PARAMETRIZATIONS),
+    ):
+        if not isinstance(value, str) or value not in known:
+            raise ValueError(f"{name} must be one of {known}; got {value!r}.")
     for name, value in counts.items():
-        _check_integer(name, value, 0 if name == "num_warmup" else 1)
+        if not (name == "num_warmup" and value is None):
+            _check_integer(name, value, 0 if name == "num_warmup" else 1)
     _check_seed(seed)
+    if target_accept_prob is None:
+        return
     if not isinstance(target_accept_prob, numbers.Real) or not 0.0 < float(target_accept_prob) < 1.0:
         raise ValueError(f"target_accept_prob must lie between 0 and 1; got {target_accept_prob!r}.")
+
+
+def is_conjugate(family, link, prior, intercept_prior, *, conditional):
+    """Whether the posterior of a model has independent draws in closed form.
+
+    Parameters
+    ----------
+    family : class
+    conditional : bool
+        Whether the priors follow the sampled dispersion.
+    """
+    normal = family is observation_models.GaussianObservations and link == links.IDENTITY and prior.smooth
+    if intercept_prior is None:
+        return normal
+    return normal and type(intercept_prior) is dist.Normal and not conditional
+
+
+def check_method(method, parts):
+    """Raise a ValueError if the model does not allow the method."""
+    conjugate = is_conjugate(
+        type(parts.family), parts.link, parts.prior, parts.intercept_prior, conditional=parts.conditional_prior
+    )
+    if method == "exact" and not conjugate:
+        raise ValueError(
+            "method 'exact' needs Gaussian observations with the identity link, Ridge or no regularizer, and a flat or "
+            "Normal intercept_prior (flat where dispersion_prior is 'conditional'); use method='auto'."
+        )
 
 
 def check_draws(num_samples, seed, *, optional=True):

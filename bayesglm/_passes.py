@@ -54,13 +54,14 @@ def hessian_with_intercept(X, curvature):
     return jnp.block([[total[None, None], cross[None]], [cross[:, None], (X * curvature[:, None]).T @ X]])
 
 
-def blocks(X, carry, visit, *rows):
+def blocks(X, carry, visit, *rows, lanes=1):
     """Fold `visit(carry, block of X, blocks of rows, whether each row is new)` over blocks of samples.
 
-    The last block overlaps the one before; only its new rows count.
+    The last block overlaps the one before; only its new rows count. `lanes` is how many numbers `visit` computes from
+    each row: blocks are smaller if there are more than features.
     """
     n = len(X)
-    size = min(n, max(1, BLOCK_BYTES // (X.shape[1] * X.dtype.itemsize)))
+    size = min(n, max(1, BLOCK_BYTES // (max(X.shape[1], lanes) * X.dtype.itemsize)))
     if 2 * size >= n:
         return visit(carry, X, rows, jnp.ones(n, bool))
 

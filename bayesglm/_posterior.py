@@ -1,8 +1,11 @@
 """The posterior of one problem as a function of a flat vector, in coordinates in which it looks round.
 
-A position u of the sampler is ``z = center + factor @ u`` with ``z = (intercept, coef)`` of each output, then
-log(scale) where it is sampled. The factor is the inverse Cholesky factor of the curvature at the mode,
-with a quadratic stand-in where the prior has kinks.
+A position u of a sampler is ``z = center + factor @ u`` with ``z = (intercept, coef)`` of each output, then, in the
+mixture parametrization, the logarithms of the prior's variances, then log(scale) where it is sampled. The factor is the
+inverse Cholesky factor of the curvature at the mode, with a quadratic stand-in where the prior has kinks.
+
+In the direct parametrization z holds the coefficients. In the mixture parametrization they are z times the square root
+of (variance / typical variance): given its variance, each coefficient of a prior with kinks is normal.
 """
 
 from dataclasses import dataclass
@@ -11,12 +14,31 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import solve_triangular
+from jax.scipy.linalg import cho_solve, solve_triangular
+from jax.scipy.special import digamma, polygamma
 
-from bayesglm._passes import expected_curvature, hessian_with_intercept, moments
+from bayesglm._groups import spread
+from bayesglm._passes import blocks, expected_curvature, hessian_with_intercept, moments, value_and_slope
 from bayesglm.links import Link
 
-__all__ = ["Form", "Position", "Target", "idle_log_density", "log_density", "unpack", "whiten"]
+__all__ = [
+    "COMPILE_QUICKLY",
+    "Draws",
+    "Form",
+    "Position",
+    "Target",
+    "coordinates",
+    "log_density",
+    "potential",
+    "recenter",
+    "unpack",
+    "whiten",
+]
+
+# Steps towards the mass of a posterior with kinks.
+SETTLING_STEPS = 8
+# For programs that run once: the time to compile is nearly all of it.
+COMPILE_QUICKLY = {"xla_backend_optimization_level": 0}
 
 
 @dataclass(frozen=True)
@@ -28,6 +50,7 @@ class Form:
     prior: Any
     samples_scale: bool
     conditional_prior: bool  # whether k = total / phi follows the sampled phi
+    mixture: bool = False  # whether samplers see priors with kinks as scale mixtures
 
 
 class Target(NamedTuple):
@@ -54,11 +77,23 @@ class Position(NamedTuple):
     scale: Any  # ()
 
 
+class Draws(NamedTuple):
+    """Draws of B problems with C chains of S draws; leaves (B, C, S, ...), NumPy arrays."""
+
+    coef: Any  # (..., p, m)
+    intercept: Any  # (..., m)
+    scale: Any  # (...)
+    stats: Any  # dict of arrays (B, C, S)
+
+
 class Frame(NamedTuple):
     """Affine map from round coordinates to parameters."""
 
     center: Any  # (m, 1 + p)
     factor: Any  # (m, 1 + p, 1 + p); rows and columns of coefficients held at zero are 0
+    log_variance: Any  # (L,) and its width: of the mixture's variances; empty in the direct parametrization
+    log_variance_sd: Any  # (L,)
+    typical: Any  # (p, m) variance of each coefficient's prior for which the factor was made
     log_scale: Any  # ()
     log_scale_sd: Any  # ()
 
@@ -79,33 +114,86 @@ def whiten(X, weight, target, intercept_prior, form):
     feature_mean, square = moments(X, weight / total)
     X = jnp.where(square > 0, X - feature_mean, 0.0)
     eta = target.offset + center_intercept + feature_mean @ target.coef + X @ target.coef
-    curvature = weight[:, None] * expected_curvature(loss, form.link.inverse, eta)
-    blocks = jnp.stack([hessian_with_intercept(X, column) for column in curvature.T]) / phi
-    likelihood = jnp.diagonal(blocks, axis1=1, axis2=2)[:, 1:].T
-    prior_variance = form.prior.distribution(target.strength, target.k).variance
-    sd = 1 / jnp.sqrt(likelihood + 1 / prior_variance)
-    bend = target.k * form.prior.curvature(target.coef, target.strength, sd)
-    rows = jnp.arange(1, 1 + len(target.coef))
-    blocks = blocks.at[:, rows, rows].add(bend.T)
-    # The prior is on the intercept of the features as they came, intercept - feature_mean @ coef.
+    share = weight[:, None] / phi
+    curvature = share * expected_curvature(loss, form.link.inverse, eta)
+    slope = share * value_and_slope(loss, target.y, eta)[1]
+    hessian = jnp.stack([hessian_with_intercept(X, column) for column in curvature.T])
+    gradient = jnp.concatenate([jnp.sum(slope, 0)[None], X.T @ slope]).T
+    sd = _rough_sd(hessian, target, form)
+    # The prior is on the intercept of the features as they came, intercept - feature_mean @ coef; at its mode, its
+    # slope is that of the likelihood.
     direction = jnp.concatenate([jnp.ones(1, X.dtype), -feature_mean])
-    blocks = blocks + prior_curvature[:, None, None] * jnp.outer(direction, direction)
-    identity = jnp.eye(1 + len(target.coef), dtype=X.dtype)
+    hessian = hessian + prior_curvature[:, None, None] * jnp.outer(direction, direction)
+    if intercept_prior is not None:
+        gradient = gradient - gradient[:, :1] * direction
+    coef, shift = target.coef, jnp.zeros_like(center_intercept)
+    if not form.prior.smooth:
+        coef, shift = _settle(hessian, gradient, target, sd, form)
+    bend = target.k * form.prior.curvature(coef, target.strength, sd)
+    factor = jax.vmap(_inverse_factor)(_with_bend(hessian, bend, target))
     free = _free_coordinates(target)
-    both = free[:, :, None] & free[:, None]
-    blocks = jnp.where(both, blocks, identity)
-    root = jnp.sqrt(jnp.diagonal(blocks, axis1=1, axis2=2))
-
-    def inverse_factor(block, root):
-        lower = jnp.linalg.cholesky(block / root / root[:, None])
-        return solve_triangular(lower.T, identity) / root[:, None]
-
-    factor = jnp.where(both, jax.vmap(inverse_factor)(blocks, root), 0.0)
+    factor = jnp.where(free[:, :, None] & free[:, None], factor, 0.0)
     # Back from centered features: the intercept takes up what the feature means contribute.
     factor = factor.at[:, 0].add(-jnp.einsum("p,mpu->mu", feature_mean, factor[:, 1:]))
-    center = jnp.concatenate([center_intercept[:, None], target.coef.T], 1)
-    spread = jnp.sqrt(2 / (total * target.y.shape[1]))
-    return Frame(center, factor, jnp.log(target.scale), spread)
+    intercept = center_intercept + shift + feature_mean @ (target.coef - coef)
+    center = jnp.concatenate([intercept[:, None], coef.T], 1)
+    width = jnp.sqrt(2 / (total * target.y.shape[1]))
+    return Frame(center, factor, *_mixture_frame(target, bend, form), jnp.log(target.scale), width)
+
+
+def _rough_sd(hessian, target, form):
+    """Standard deviations of coefficients (p, m), were they independent."""
+    likelihood = jnp.diagonal(hessian, axis1=1, axis2=2)[:, 1:].T
+    return 1 / jnp.sqrt(likelihood + 1 / form.prior.distribution(target.strength, target.k).variance)
+
+
+def _with_bend(hessian, bend, target):
+    """Hessian of likelihood and prior, the identity for coefficients held at zero."""
+    rows = jnp.arange(1, hessian.shape[1])
+    free = _free_coordinates(target)
+    whole = hessian.at[:, rows, rows].add(bend.T)
+    return jnp.where(free[:, :, None] & free[:, None], whole, jnp.eye(hessian.shape[1], dtype=hessian.dtype))
+
+
+def _inverse_factor(hessian):
+    """F with F F' the inverse of a matrix."""
+    root = jnp.sqrt(jnp.diagonal(hessian))
+    lower = jnp.linalg.cholesky(hessian / root / root[:, None])
+    return solve_triangular(lower.T, jnp.eye(len(root), dtype=hessian.dtype)) / root[:, None]
+
+
+def _settle(hessian, gradient, target, sd, form):
+    """Coefficients (p, m), and shift of the intercepts of centered features, where a posterior with kinks has its mass.
+
+    The mode of the normal approximation of the likelihood, times the prior with its kinks rounded off over `sd`.
+    """
+    free = _free_coordinates(target)
+    mode = jnp.concatenate([jnp.zeros((1, target.coef.shape[1]), sd.dtype), target.coef]).T
+    right = jnp.where(free, jnp.einsum("mij,mj->mi", hessian, mode) - gradient, 0.0)
+
+    def solve(matrix, right):
+        root = jnp.sqrt(jnp.diagonal(matrix))
+        return cho_solve((jnp.linalg.cholesky(matrix / root / root[:, None]), True), right / root) / root
+
+    def step(_, z):
+        bend = target.k * form.prior.curvature(z[:, 1:].T, target.strength, sd)
+        return jax.vmap(solve)(_with_bend(hessian, bend, target), right)
+
+    settled = jax.lax.fori_loop(0, SETTLING_STEPS, step, mode)
+    return settled[:, 1:].T, settled[:, 0]
+
+
+def _mixture_frame(target, bend, form):
+    """Where the logarithms of the mixture's variances lie, how wide they are, and their typical values."""
+    typical = jnp.where(bend > 0, 1 / jnp.where(bend > 0, bend, 1.0), 1.0)
+    if not form.mixture:
+        nothing = jnp.zeros(0, typical.dtype)
+        return nothing, nothing, typical
+    mixing = form.prior.mixing(target.strength)
+    half, proper = (mixing.size + 1) / 2, mixing.slope > 0
+    slope = jnp.where(proper, target.k * mixing.slope, 1.0)
+    center = jnp.where(proper, digamma(half) - jnp.log(slope**2 / 2), 0.0)
+    return center, jnp.where(proper, jnp.sqrt(polygamma(1, half)), 1.0), typical
 
 
 def _intercept_with_prior(X, weight, target, intercept_prior, loss, phi):
@@ -141,23 +229,92 @@ def _free_coordinates(target):
     return jnp.concatenate([jnp.ones((1, target.free.shape[1]), bool), target.free]).T
 
 
-def idle_log_density(u, target):
-    """Log density of the coordinates of u that move nothing, since their coefficients are held at zero.
-
-    They are standard normal, so that masks are data and compile nothing.
-    """
-    free = _free_coordinates(target).ravel()
-    return -0.5 * jnp.sum(jnp.where(free, 0.0, u[: free.size]) ** 2)
+def coordinates(frame, form):
+    """Number of coordinates of a sampler."""
+    return frame.center.size + frame.log_variance.size + form.samples_scale
 
 
 def unpack(u, target, frame, form):
-    """Parameters at the round coordinates u, shape (m * (1 + p) [+ 1],)."""
+    """Parameters at the round coordinates u."""
+    return _unpack(u, target, frame, form)[0]
+
+
+def _unpack(u, target, frame, form):
+    """Parameters, and what the affine map alone makes of u: coefficients z (p, m) and log variances."""
     m, width = frame.center.shape
-    z = frame.center + jnp.einsum("mij,mj->mi", frame.factor, u[: m * width].reshape(m, width))
-    scale = target.scale
-    if form.samples_scale:
-        scale = jnp.exp(frame.log_scale + frame.log_scale_sd * u[-1])
-    return Position(z[:, 1:].T, z[:, 0], scale)
+    moved = frame.center + jnp.einsum("mij,mj->mi", frame.factor, u[: m * width].reshape(m, width))
+    coef = z = moved[:, 1:].T
+    log_variance = frame.log_variance + frame.log_variance_sd * u[m * width : m * width + frame.log_variance.size]
+    scale = jnp.exp(frame.log_scale + frame.log_scale_sd * u[-1]) if form.samples_scale else target.scale
+    if form.mixture:
+        mixing = form.prior.mixing(target.strength)
+        variance = jnp.exp(log_variance)
+        bent = variance / (1 + _k(scale, target, form) * mixing.bend * variance)
+        ratio = spread(jnp.where(mixing.slope > 0, jnp.sqrt(bent), 0.0), mixing.index, 0.0) / jnp.sqrt(frame.typical)
+        coef = jnp.where(spread(mixing.slope > 0, mixing.index, False), z * ratio, z)
+    return Position(coef, moved[:, 0], scale), z, log_variance
+
+
+def potential(u, X, weight, target, intercept_prior, scale_prior, frame, form, *, lanes=1):
+    """Minus the log posterior density, up to a constant, at the round coordinates u.
+
+    Coordinates that move nothing, since their coefficients are held at zero, are standard normal: so masks are data
+    and compile nothing.
+
+    Parameters
+    ----------
+    intercept_prior, scale_prior
+        As in `log_density`.
+    lanes : int
+        How many potentials are computed at once, in a mapped program.
+    """
+    position, z, log_variance = _unpack(u, target, frame, form)
+    idle = jnp.where(_free_coordinates(target).ravel(), 0.0, u[: frame.center.size])
+    if form.mixture:
+        log_prior = _mixture_log_prob(u, position.scale, z, log_variance, target, frame, form)
+    else:
+        log_prior = coef_prior(position.scale, target, form).log_prob(position.coef)
+    rest = _log_density_but_coef(position, X, weight, target, intercept_prior, scale_prior, form, lanes)
+    return 0.5 * jnp.sum(idle**2) - log_prior - rest
+
+
+def _mixture_log_prob(u, scale, z, log_variance, target, frame, form):
+    """Log density of the standardized coefficients and of the log variances.
+
+    A coefficient of variance v / (1 + c v), where v has a density as v^((d - 1) / 2) (1 + c v)^(-1/2) exp(-a^2 v / 2),
+    has a density as exp(-a |w| - c w^2 / 2); so have d of them that share v, with c = 0, in their joint norm.
+    """
+    mixing = form.prior.mixing(target.strength)
+    k = _k(scale, target, form)
+    slope, bend = k * mixing.slope, k * mixing.bend
+    variance = jnp.exp(log_variance)
+    density = (mixing.size + 1) / 2 * log_variance - 0.5 * jnp.log1p(bend * variance) - 0.5 * slope**2 * variance
+    idle = -0.5 * u[frame.center.size : frame.center.size + log_variance.size] ** 2
+    normal = jnp.where(spread(mixing.slope > 0, mixing.index, False), z**2 / frame.typical, 0.0)
+    log_prob = jnp.sum(jnp.where(mixing.slope > 0, density, idle)) - 0.5 * jnp.sum(normal)
+    if form.conditional_prior:
+        # The normalizer of the variances' density is a times that of the coefficients'.
+        log_prob = log_prob + coef_prior(scale, target, form).log_prob(jnp.zeros_like(z))
+        log_prob = log_prob + jnp.sum(jnp.log(jnp.where(slope > 0, slope, 1.0)))
+    return log_prob
+
+
+def recenter(frame, mean, sd):
+    """Frame in which coordinates that had these means and standard deviations, shape (D,), have 0 and 1."""
+    m, width = frame.center.shape
+    stop = m * width + frame.log_variance.size
+    first, middle = slice(0, m * width), slice(m * width, stop)
+    moved = frame._replace(
+        center=frame.center + jnp.einsum("mij,mj->mi", frame.factor, mean[first].reshape(m, width)),
+        factor=frame.factor * sd[first].reshape(m, 1, width),
+        log_variance=frame.log_variance + frame.log_variance_sd * mean[middle],
+        log_variance_sd=frame.log_variance_sd * sd[middle],
+    )
+    if len(mean) == stop:
+        return moved
+    return moved._replace(
+        log_scale=frame.log_scale + frame.log_scale_sd * mean[-1], log_scale_sd=frame.log_scale_sd * sd[-1]
+    )
 
 
 def log_density(position, X, weight, target, intercept_prior, scale_prior, form):
@@ -170,23 +327,69 @@ def log_density(position, X, weight, target, intercept_prior, scale_prior, form)
     scale_prior : NumPyro distribution or None
         None is the family's default.
     """
-    eta = target.offset + position.intercept + X @ position.coef
-    nll = jnp.sum(weight[:, None] * form.family.nll(target.y, eta, form.link, position.scale))
-    log_prob = -nll / form.family.phi(position.scale)
-    log_prob = log_prob + coef_prior(position.scale, target, form).log_prob(position.coef)
+    log_prior = coef_prior(position.scale, target, form).log_prob(position.coef)
+    return log_prior + _log_density_but_coef(position, X, weight, target, intercept_prior, scale_prior, form, lanes=1)
+
+
+def _log_density_but_coef(position, X, weight, target, intercept_prior, scale_prior, form, lanes):
+    """Log posterior density without the prior of the coefficients."""
+    log_prob = log_likelihood(X, weight, target, form, lanes)(position.coef, position.intercept, position.scale)
     if intercept_prior is not None:
         log_prob = log_prob + jnp.sum(log_intercept_prior(position.intercept, target.outputs, intercept_prior))
     if form.samples_scale:
-        normalizer = form.family.log_normalizer(target.y, position.scale)
-        log_prob = log_prob - jnp.sum(weight[:, None] * normalizer) + jnp.log(position.scale)
+        log_prob = log_prob + jnp.log(position.scale)
         log_prob = log_prob + log_scale_prior(position.scale, target, scale_prior, form)
     return log_prob
 
 
+def log_likelihood(X, weight, target, form, lanes):
+    """Log-likelihood of one problem, up to terms of y alone, as a function of (coef, intercept, scale).
+
+    Value and derivatives come together, from one pass over X in blocks of samples. Mapped over chains and problems,
+    the products with X become those of matrices, so a block is small if there are many.
+    """
+
+    def in_block(block, y, offset, share, coef, intercept, scale):
+        eta = coef @ block.T + offset + intercept[:, None]
+
+        def total(eta, scale):
+            terms = form.family.nll(y, eta, form.link, scale) / form.family.phi(scale)
+            if form.samples_scale:
+                terms = terms + form.family.log_normalizer(y, scale)
+            return -jnp.sum(share * terms)
+
+        value, pull = jax.vjp(total, eta, scale)
+        by_eta, by_scale = pull(jnp.ones_like(value))
+        return value, by_eta @ block, jnp.sum(by_eta, 1), by_scale
+
+    def value_and_slopes(coef, intercept, scale):
+        zero = jnp.zeros((), X.dtype)
+        start = zero, jnp.zeros((coef.shape[1], len(coef)), X.dtype), jnp.zeros_like(intercept), zero
+
+        def visit(carry, block, rows, fresh):
+            y, offset, share = rows
+            new = in_block(block, y.T, offset.T, jnp.where(fresh, share, 0.0), coef.T, intercept, scale)
+            return jax.tree.map(jnp.add, carry, new)
+
+        value, by_coef, by_intercept, by_scale = blocks(X, start, visit, target.y, target.offset, weight, lanes=lanes)
+        return value, (by_coef.T, by_intercept, by_scale)
+
+    @jax.custom_vjp
+    def value(coef, intercept, scale):
+        return value_and_slopes(coef, intercept, scale)[0]
+
+    value.defvjp(value_and_slopes, lambda slopes, ct: jax.tree.map(lambda slope: ct * slope, slopes))
+    return value
+
+
 def coef_prior(scale, target, form):
     """Prior of the coefficients at a value of the family's second parameter."""
-    k = target.total / form.family.phi(scale) if form.conditional_prior else target.k
-    return form.prior.distribution(target.strength, k)
+    return form.prior.distribution(target.strength, _k(scale, target, form))
+
+
+def _k(scale, target, form):
+    """What the penalty is multiplied with to be minus the log prior density."""
+    return target.total / form.family.phi(scale) if form.conditional_prior else target.k
 
 
 def log_intercept_prior(intercept, outputs, intercept_prior):

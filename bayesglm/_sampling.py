@@ -1,16 +1,17 @@
 """`sample`: from a fitted model and its data to draws of all outputs and their DataTree."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 from tqdm.auto import tqdm
 
-from bayesglm._diagnostics import check_run
-from bayesglm._draws import Posterior, draw_y, log_likelihood, log_prior
+from bayesglm._diagnostics import check_importance, check_run
+from bayesglm._draws import Posterior, log_prior, per_sample
+from bayesglm._engines import Engine, draw_batch
 from bayesglm._inference_data import data_tree
-from bayesglm._nuts import run_nuts
 from bayesglm._posterior import Target
 from bayesglm._problem import Data, per_output
 from bayesglm._warn import warn_user
@@ -19,19 +20,14 @@ __all__ = ["Run", "check_propriety", "draw_posterior"]
 
 # Numbers beyond which a group with one value per sample is stored on request only.
 LARGE = 100_000_000
-STATS = ("lp", "energy", "acceptance_rate", "step_size", "n_steps", "diverging")
 
 
 @dataclass(frozen=True)
 class Run:
     """What the user asks of a run."""
 
-    num_samples: int
-    num_warmup: int
-    num_chains: int
-    seed: int
-    target_accept_prob: float
-    max_tree_depth: int
+    engine: Engine
+    parametrization: str
     progress_bar: bool
     log_likelihood: bool | None
     posterior_predictive: bool | None
@@ -63,15 +59,17 @@ def check_propriety(fitted):
 
 
 def draw_posterior(fitted, run):
-    """Run NUTS on every batch of problems.
+    """Sample every batch of problems.
 
     Returns
     -------
     xarray.DataTree
     """
     batches, modes, data, spec = fitted.batches, fitted.modes, fitted.data, fitted.spec
-    steps = (run.num_warmup + run.num_samples) * len(batches)
-    with tqdm(total=steps, disable=not run.progress_bar, desc=f"{run.num_chains} chains", unit="step") as bar:
+    engine = run.engine
+    form = replace(spec.form, mixture=_sees_mixture(run.parametrization, spec, data.X.shape))
+    sampled = []
+    with tqdm(disable=not run.progress_bar, desc=f"{engine.num_chains} chains", unit="draw") as bar:
         divergences = [0]
 
         def progress(transitions, diverging):
@@ -79,27 +77,46 @@ def draw_posterior(fitted, run):
             bar.update(transitions)
             bar.set_postfix(divergences=divergences[0])
 
-        pairs = [_run_batch(batch, mode, data, spec, run, progress) for batch, mode in zip(batches, modes, strict=True)]
-    draws, targets = zip(*pairs, strict=True)
+        targets = [_target(batch, mode, data, spec) for batch, mode in zip(batches, modes, strict=True)]
+        for target in targets:
+            sampled.append(draw_batch(target, data, spec, form, engine, progress))
+    length = min(one.draws.scale.shape[2] for one in sampled)
+    draws = [jax.tree.map(lambda leaf: leaf[:, :, :length], one.draws) for one in sampled]
     posterior = _join(batches, draws)
     stats = _stats(draws)
     prior = _log_prior(draws, targets, spec)
-    check_run(
-        {"coef": posterior.coef[..., spec.free], "intercept": posterior.intercept}
-        | ({"dispersion": posterior.scale} if spec.form.samples_scale else {}),
-        stats["diverging"], stats["n_steps"], run.max_tree_depth,
-    )  # fmt: skip
+    depth = engine.max_tree_depth if sampled[0].method == "nuts" else None
+    if "energy" in stats:
+        check_run(
+            {"coef": posterior.coef[..., spec.free], "intercept": posterior.intercept}
+            | ({"dispersion": posterior.scale} if spec.form.samples_scale else {}),
+            stats, depth,
+        )  # fmt: skip
+    facts: dict[str, Any] = {"sampler": sampled[0].method}
+    if sampled[0].khat is not None:
+        khat, effective = (np.concatenate([getattr(one, name) for one in sampled]) for name in ("khat", "effective"))
+        check_importance(khat)
+        facts |= {"pareto_khat": float(khat.max()), "importance_ess": float(effective.min())}
     problem_of_output = _problem_of_output(batches)
     # A weight counts how often a sample was seen: those of weight 0 were not.
     obs = np.flatnonzero(data.weight > 0)
     seen = Data(*(leaf[obs] for leaf in data))
     likelihood, predictive = _per_sample(posterior, seen, spec, run)
-    return data_tree(
-        posterior, stats, prior, likelihood, predictive, seen, obs, spec, run.max_tree_depth, problem_of_output
+    tree = data_tree(
+        posterior, stats, prior, likelihood, predictive, seen, obs, spec, depth, problem_of_output
     )  # fmt: skip
+    tree["sample_stats"].attrs.update(facts)
+    return tree
 
 
-def _run_batch(batch, mode, data, spec, run, progress):
+def _sees_mixture(parametrization, spec, shape):
+    """Whether to sample priors with kinks as scale mixtures: where the prior says more than the data."""
+    if spec.form.prior.smooth:
+        return False
+    return parametrization == "mixture" or (parametrization == "auto" and shape[1] >= shape[0])
+
+
+def _target(batch, mode, data, spec):
     first = batch.outputs[:, 0]
     target = Target(
         outputs=batch.outputs,
@@ -114,13 +131,7 @@ def _run_batch(batch, mode, data, spec, run, progress):
         intercept=mode.intercept,
         free=batch.free,
     )
-    target = jax.tree.map(lambda leaf: leaf.astype(data.X.dtype) if leaf.dtype.kind == "f" else leaf, target)
-    draws = run_nuts(
-        data.X, data.weight, target, spec.intercept_prior, spec.scale_prior, spec.form,
-        num_samples=run.num_samples, num_warmup=run.num_warmup, num_chains=run.num_chains, seed=run.seed,
-        target_accept_prob=run.target_accept_prob, max_tree_depth=run.max_tree_depth, progress=progress,
-    )  # fmt: skip
-    return draws, target
+    return jax.tree.map(lambda leaf: leaf.astype(data.X.dtype) if leaf.dtype.kind == "f" else leaf, target)
 
 
 def _join(batches, draws):
@@ -135,23 +146,18 @@ def _join(batches, draws):
 
 def _stats(draws):
     """Sampler statistics (C, S, problems), the problems of all batches one after the other."""
-    named = [
-        dict(zip(STATS, (-d.potential, d.energy, d.acceptance_rate, d.step_size, d.n_steps, d.diverging), strict=True))
-        for d in draws
-    ]
-    return {name: np.concatenate([np.moveaxis(n[name], 0, -1) for n in named], axis=-1) for name in STATS}
+    names = set.intersection(*(set(d.stats) for d in draws))
+    return {name: np.concatenate([np.moveaxis(d.stats[name], 0, -1) for d in draws], axis=-1) for name in sorted(names)}
 
 
 def _log_prior(draws, targets, spec):
     """Log prior densities (C, S) by variable, summed over problems."""
     total: dict[str, Any] = {}
+    of_problems = jax.vmap(partial(log_prior, form=spec.form), (0, 0, None, None))
     for d, target in zip(draws, targets, strict=True):
-        for b in range(len(target.k)):
-            one = jax.tree.map(lambda leaf: leaf[b], target)  # noqa: B023
-            position = (d.coef[b], d.intercept[b], d.scale[b])
-            parts = log_prior(position, one, spec.intercept_prior, spec.scale_prior, form=spec.form)
-            for name, value in parts.items():
-                total[name] = total.get(name, 0) + np.asarray(value)
+        parts = of_problems((d.coef, d.intercept, d.scale), target, spec.intercept_prior, spec.scale_prior)
+        for name, value in parts.items():
+            total[name] = total.get(name, 0) + np.asarray(value).sum(0)
     return total
 
 
@@ -179,9 +185,4 @@ def _per_sample(posterior, data, spec, run):
             f"The groups {left_out} would hold {size:.1e} numbers each and were left out; "
             f"ask for them with {'=True, '.join(left_out)}=True, or draw fewer samples.",
         )
-    likelihood = predictive = None
-    if wanted["log_likelihood"]:
-        likelihood = log_likelihood(posterior, data.X, data.offset, data.y, data.weight, spec)
-    if wanted["posterior_predictive"]:
-        predictive, _ = draw_y(posterior, data.X, data.offset, spec, np.random.default_rng(run.seed))
-    return likelihood, predictive
+    return per_sample(posterior, data, spec, np.random.default_rng(run.engine.seed), tuple(wanted.values()))

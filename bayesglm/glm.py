@@ -13,7 +13,7 @@ from bayesglm._design import read_design, same_layout
 from bayesglm._draws import draw_y, draw_y_at, prior_draws, thin
 from bayesglm._fitting import fit_path, warn_of_fit
 from bayesglm._model import glm_model, read_traced
-from bayesglm._options import check_draws, check_prior_shapes, check_run_options, read_key, resolve
+from bayesglm._options import check_draws, check_method, check_prior_shapes, check_run_options, read_key, resolve
 from bayesglm._problem import Data, without_unseen
 from bayesglm._score import SCORE_TYPES, score_fit
 from bayesglm._strength import read_feature_mask, read_strength
@@ -166,11 +166,12 @@ class _PenalizedGLM(BaseEstimator):
         sample_weight=None,
         offset=None,
         num_samples=1000,
-        num_warmup=500,
+        num_warmup=None,
         num_chains=4,
         seed=0,
-        method="nuts",
-        target_accept_prob=0.8,
+        method="auto",
+        parametrization="auto",
+        target_accept_prob=None,
         max_tree_depth=10,
         progress_bar=True,
         log_likelihood=None,
@@ -183,13 +184,23 @@ class _PenalizedGLM(BaseEstimator):
         X, y, sample_weight, offset
             As in `fit`.
         num_samples, num_warmup, num_chains : int
-            Draws kept per chain, draws before them that tune the sampler, and chains.
+            Draws kept per chain, draws before them that tune a Markov chain (None: 200 for "hmc", 500 for "nuts"),
+            and chains.
         seed : int
-        method : {"nuts"}
-        target_accept_prob : float
-            Between 0 and 1; closer to 1 takes smaller steps and diverges less.
+        method : {"auto", "exact", "hmc", "nuts", "laplace"}
+            "exact": independent draws, for Gaussian observations with the identity link and normal or flat priors.
+            "hmc": Hamiltonian Monte Carlo with trajectories of a quarter turn, in coordinates in which the posterior
+            looks round at the mode. "nuts": NumPyro's No-U-Turn sampler in the same coordinates. "auto": "exact" where
+            that is possible, otherwise "hmc", or "nuts" where the warm-up of "hmc" finds no steps that are accepted.
+            "laplace": draws from the normal approximation at the mode, with Pareto-smoothed importance weights.
+        parametrization : {"auto", "direct", "mixture"}
+            Whether Markov chains see priors with kinks (Lasso, ElasticNet, GroupLasso) as they are or as scale mixtures
+            of normals; "auto" is "mixture" from as many features as samples on. The posterior is the same.
+        target_accept_prob : float, optional
+            Least acceptance of the trajectories that tuning aims at, between 0 and 1; closer to 1 takes smaller steps
+            and diverges less. None: 0.75 for "hmc", 0.8 for "nuts".
         max_tree_depth : int
-            A trajectory makes at most 2**max_tree_depth - 1 steps.
+            A trajectory of "nuts" makes at most 2**max_tree_depth - 1 steps.
         progress_bar : bool
         log_likelihood, posterior_predictive : bool, optional
             Whether to store these groups, one number per draw and sample each. By default they are stored
@@ -199,7 +210,8 @@ class _PenalizedGLM(BaseEstimator):
         -------
         xarray.DataTree
             Groups posterior, sample_stats, log_prior, observed_data, constant_data and, up to their size,
-            log_likelihood and posterior_predictive; also kept as `posterior_`.
+            log_likelihood and posterior_predictive; also kept as `posterior_`. The attributes of sample_stats tell the
+            sampler and, for "laplace", k-hat and the effective number of draws (the worst of all outputs).
 
         Raises
         ------
@@ -210,10 +222,11 @@ class _PenalizedGLM(BaseEstimator):
         Warns
         -----
         UserWarning
-            If transitions diverge, chains disagree or the effective sample size is small.
+            If transitions diverge, chains disagree, the effective sample size is small, the energy moves slowly, or
+            the normal approximation of "laplace" is not close to the posterior.
         """
         # ArviZ loads on first use: a fit does not need it.
-        from bayesglm._sampling import Run, check_propriety, draw_posterior
+        from bayesglm._sampling import Engine, Run, check_propriety, draw_posterior
 
         counts = {
             "num_samples": num_samples,
@@ -221,15 +234,15 @@ class _PenalizedGLM(BaseEstimator):
             "num_chains": num_chains,
             "max_tree_depth": max_tree_depth,
         }
-        check_run_options(method, counts, seed, target_accept_prob)
-        run = Run(
-            **{name: int(value) for name, value in counts.items()},
+        check_run_options(method, parametrization, counts, seed, target_accept_prob)
+        check_method(method, self._resolve())
+        engine = Engine(
+            method=method,
             seed=int(seed),
-            target_accept_prob=float(target_accept_prob),
-            progress_bar=progress_bar,
-            log_likelihood=log_likelihood,
-            posterior_predictive=posterior_predictive,
+            target_accept_prob=None if target_accept_prob is None else float(target_accept_prob),
+            **{name: None if value is None else int(value) for name, value in counts.items()},
         )
+        run = Run(engine, parametrization, progress_bar, log_likelihood, posterior_predictive)
         fitted = self._fit(X, y, sample_weight, offset, for_sampling=True)
         with jax.enable_x64(fitted.data.X.dtype == np.float64):
             check_propriety(fitted)
@@ -275,7 +288,7 @@ class _PenalizedGLM(BaseEstimator):
         with jax.enable_x64(matrix.dtype == np.float64):
             draws, labels = read_posterior(self.posterior_, spec)
             draws, labels = thin(draws, labels, num_samples)
-            y, mean = draw_y(draws, matrix, shift, spec, np.random.default_rng(seed), keep_mean=True)
+            y, mean = draw_y(draws, matrix, shift, spec, np.random.default_rng(seed))
         self.posterior_.update(prediction_groups(y, mean, matrix, shift, labels, spec).children)
         return self.posterior_
 
@@ -367,9 +380,8 @@ class _PenalizedGLM(BaseEstimator):
         self._set_fitted(fitted)
         return fitted
 
-    def _fit_path(self, X, y, sample_weight, offset, strengths, *, for_sampling=False, labels=("",)):
-        """Check all arguments, then fit at each strength; return a list of Fitted. Labels begin error messages."""
-        parts = resolve(
+    def _resolve(self):
+        return resolve(
             self.observation_model,
             self.inverse_link_function,
             self.regularizer,
@@ -378,6 +390,10 @@ class _PenalizedGLM(BaseEstimator):
             self.intercept_prior,
             self.dispersion_prior,
         )
+
+    def _fit_path(self, X, y, sample_weight, offset, strengths, *, for_sampling=False, labels=("",)):
+        """Check all arguments, then fit at each strength; return a list of Fitted. Labels begin error messages."""
+        parts = self._resolve()
         matrix, layout = read_design(X)
         dtype = matrix.dtype
         family = type(parts.family)

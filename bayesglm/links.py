@@ -12,7 +12,18 @@ import jax.numpy as jnp
 from jax.scipy.special import log_ndtr, ndtri
 from jax.scipy.stats import norm
 
-__all__ = ["EXP", "IDENTITY", "LINKS", "LOGISTIC", "NORM_CDF", "ONE_OVER_X", "SOFTPLUS", "Link", "public_address"]
+__all__ = [
+    "EXP",
+    "IDENTITY",
+    "LINKS",
+    "LOGISTIC",
+    "NORM_CDF",
+    "ONE_OVER_X",
+    "SOFTPLUS",
+    "Link",
+    "public_address",
+    "softplus",
+]
 
 # Modules in which JAX's callables are looked up by name, since most of them cannot be pickled.
 PUBLIC_MODULES = {
@@ -140,6 +151,29 @@ def _reciprocal(x):
 
 def _minus_log(eta):
     return -jnp.log(eta)
+
+
+@jax.custom_jvp
+def softplus(eta):
+    """log(1 + exp(eta)); it and all its derivatives cost one exponential, where JAX's own takes three."""
+    return jnp.maximum(eta, 0.0) + jnp.log1p(jnp.exp(-jnp.abs(eta)))
+
+
+@jax.custom_jvp
+def _sigmoid(eta):
+    small = jnp.exp(-jnp.abs(eta))
+    return jnp.where(eta >= 0, 1.0, small) / (1 + small)
+
+
+@softplus.defjvp
+def _softplus_jvp(primals, tangents):
+    return softplus(*primals), _sigmoid(*primals) * tangents[0]
+
+
+@_sigmoid.defjvp
+def _sigmoid_jvp(primals, tangents):
+    small = jnp.exp(-jnp.abs(primals[0]))
+    return _sigmoid(*primals), small / (1 + small) ** 2 * tangents[0]
 
 
 IDENTITY = Link("identity", _same, jnp.log, _log1m, _same)

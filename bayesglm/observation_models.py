@@ -22,13 +22,12 @@ derivative at y = mu is the expected (Fisher) curvature.
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import gammaln, xlogy
 
 from bayesglm._numpyro import dist, own_dist
-from bayesglm.links import EXP, IDENTITY, LOGISTIC, ONE_OVER_X, Link
+from bayesglm.links import EXP, IDENTITY, LOGISTIC, ONE_OVER_X, Link, softplus
 
 __all__ = [
     "BernoulliObservations",
@@ -195,6 +194,8 @@ class BernoulliObservations:
     @staticmethod
     def nll(y, eta, link, scale):
         """Cross-entropy of each sample."""
+        if link == LOGISTIC:
+            return softplus(eta) - y * eta
         return -y * link.log_inverse(eta) - (1 - y) * link.log1m_inverse(eta)
 
     @staticmethod
@@ -341,7 +342,7 @@ class NegativeBinomialObservations:
     def nll(y, eta, link, scale):
         """Negative log-likelihood of each sample, without the gamma functions of y and scale."""
         odds = jnp.log(scale) + link.log_inverse(eta)
-        return (y + 1 / scale) * jax.nn.softplus(odds) - y * odds
+        return (y + 1 / scale) * softplus(odds) - y * odds
 
     @staticmethod
     def log_normalizer(y, scale):

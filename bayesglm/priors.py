@@ -19,15 +19,28 @@ Each class is one room: the formulas stand side by side and speak of an array of
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from bayesglm._groups import group_norms, spread
+from bayesglm._groups import group_norms, group_sizes, spread
 from bayesglm._numpyro import dist, own_dist
 
 __all__ = ["ElasticNet", "GroupLasso", "Lasso", "Ridge", "UnRegularized"]
+
+
+class Mixing(NamedTuple):
+    """A prior as a scale mixture of normals, at k = 1.
+
+    L variances v have densities proportional to ``v^((d - 1) / 2) (1 + c v)^(-1/2) exp(-a^2 v / 2)``; given its v, a
+    coefficient is Normal(0, sqrt(v / (1 + c v))).
+    """
+
+    index: Any  # of the shape of the coefficients: whose variance each has; L: no prior
+    size: Any  # (L,) d, the number of coefficients that share a variance
+    slope: Any  # (L,) a; 0: no prior
+    bend: Any  # (L,) c
 
 
 class _Separable:
@@ -158,6 +171,11 @@ class Lasso(_Separable):
         return strength == 0
 
     @staticmethod
+    def mixing(strength):
+        """Prior as a scale mixture: exponential variances."""
+        return _mixing_of_each(strength, jnp.zeros_like(strength))
+
+    @staticmethod
     def distribution(strength, k):
         """Prior with density proportional to exp(-k penalty)."""
         proper, rate = _proper(k * strength)
@@ -203,6 +221,12 @@ class ElasticNet(_Separable):
     def is_flat(strength):
         """Which coefficients have a flat prior."""
         return strength[0] == 0
+
+    @staticmethod
+    def mixing(strength):
+        """Prior as a scale mixture (1 + c v tilts the exponential variances)."""
+        size, ratio = strength
+        return _mixing_of_each(size * ratio, size * (1 - ratio))
 
     @staticmethod
     def distribution(strength, k):
@@ -282,12 +306,25 @@ class GroupLasso:
         return spread(size == 0, groups, True)
 
     @staticmethod
+    def mixing(strength):
+        """Prior as a scale mixture: one gamma-distributed variance per group."""
+        rate, groups = strength
+        size = group_sizes(groups, rate.shape[-1]).astype(rate.dtype)
+        return Mixing(groups, size, rate, jnp.zeros_like(rate))
+
+    @staticmethod
     def distribution(strength, k):
         """Prior with density proportional to exp(-k penalty)."""
         rate, groups = strength
         proper, safe = _proper(k * rate)
         groups = jnp.where(spread(proper, groups, False), groups, rate.shape[-1])
         return own_dist.GroupLaplace(safe, groups)
+
+
+def _mixing_of_each(slope, bend):
+    """Mixing with a variance per coefficient."""
+    index = jnp.arange(slope.size).reshape(slope.shape)
+    return Mixing(index, jnp.ones(slope.size, slope.dtype), slope.ravel(), bend.ravel())
 
 
 def _proper(rate):

@@ -9,14 +9,14 @@ import bayesglm
 
 PACKAGE = Path(bayesglm.__file__).parent
 LEVELS = [
-    {"_groups", "_design", "_warn", "_numpyro"},
-    {"distributions", "links", "_passes", "_targets", "_propriety", "_diagnostics"},
+    {"_groups", "_design", "_warn", "_numpyro", "_exact", "_row_space"},
+    {"distributions", "links", "_passes", "_targets", "_propriety", "_diagnostics", "_chunks"},
     {"priors", "observation_models", "_quadratic", "_smooth"},
     {"_composite"},
     {"_strength", "_problem", "_map", "_options"},
     {"_posterior", "_working_set"},
-    {"_model", "_nuts"},
-    {"_fitting", "_draws", "_score", "_prior_summary"},
+    {"_model", "_hmc", "_laplace", "_nuts"},
+    {"_fitting", "_draws", "_engines", "_score", "_prior_summary"},
     {"_inference_data"},
     {"_sampling"},
     {"glm"},
@@ -26,9 +26,9 @@ DOORS = {
     "sklearn": {"glm", "_targets", "_fitting"},
     "arviz": set(),
     "arviz_base": {"_inference_data"},
-    "arviz_stats": {"_diagnostics"},
+    "arviz_stats": {"_laplace"},
     "numpyro.infer": {"_nuts"},
-    "scipy": {"_propriety", "_diagnostics"},
+    "scipy": {"_propriety", "_diagnostics", "_row_space"},
     "matplotlib": set(),
 }
 FREE_OF_NUMPYRO = {

@@ -27,10 +27,10 @@ def single():
     return model, model.sample(X, y, sample_weight=weight, offset=0.1 * rng.normal(size=200), **RUN)
 
 
-def weak_and_strong(model, X, y):
+def weak_and_strong(model, X, y, **options):
     """Draws of a model, and of the same model under a prior that is far too strong."""
     strong = clone(model).set_params(regularizer_strength=20.0)
-    return model, model.sample(X, y, **RUN), strong.sample(X, y, **RUN)
+    return model, model.sample(X, y, **RUN, **options), strong.sample(X, y, **RUN, **options)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def gaussian():
     rng = np.random.default_rng(6)
     X = rng.normal(size=(150, 3))
     model = GLM("Gaussian", regularizer="Ridge", regularizer_strength=0.1)
-    return weak_and_strong(model, X, X[:, 0] + rng.normal(size=150))
+    return weak_and_strong(model, X, X[:, 0] + rng.normal(size=150), method="hmc")
 
 
 @pytest.fixture(scope="module")

@@ -413,7 +413,10 @@ def test_what_is_misspelled_in_the_constructor_is_a_type_error():
 
 
 BAD_RUNS = [
-    ("method", {"method": "hmc"}, r"method must.*'nuts'.*'hmc'"),
+    ("method", {"method": "advi"}, r"method must.*'nuts'.*'advi'"),
+    ("method-type", {"method": None}, r"method must.*'nuts'.*None"),
+    ("parametrization", {"parametrization": "centered"}, r"parametrization must.*'mixture'.*'centered'"),
+    ("exact", {"method": "exact"}, r"method 'exact' needs Gaussian"),
     ("num_samples", {"num_samples": 0}, r"num_samples.*at least 1.*0"),
     ("float num_samples", {"num_samples": 10.5}, r"num_samples.*integer.*10\.5"),
     ("num_warmup", {"num_warmup": -1}, r"num_warmup.*-1"),

@@ -1,0 +1,100 @@
+"""Draws from the normal approximation at the mode, corrected by Pareto-smoothed importance weights.
+
+The weights of Vehtari, Simpson, Gelman, Yao and Gabry (Pareto smoothed importance sampling, 2024). Their tail's shape,
+k-hat, says whether the approximation is close enough: up to 0.5 it is, above 0.7 the draws cannot be trusted.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from arviz_stats.base import array_stats
+
+from bayesglm._posterior import Draws, coordinates, potential, unpack, whiten
+
+__all__ = ["run_laplace"]
+
+# Linear predictors that one step computes at a time.
+BLOCK = 2_000_000
+
+
+def run_laplace(
+    X, weight, targets, intercept_prior, scale_prior, form, *, num_samples, num_chains, seed, progress
+):  # fmt: skip
+    """Sample a batch of posteriors.
+
+    Parameters
+    ----------
+    X, weight : (n, p), (n,)
+    targets : Target
+        Leaves with a leading axis of B problems.
+    intercept_prior, scale_prior : NumPyro distribution or None
+    form : Form
+    progress : callable
+        Called as progress(draws, 0) at the end.
+
+    Returns
+    -------
+    Draws
+        Of equal weight: those of large importance are there several times, in random order.
+    khat : (B,)
+    effective : (B,)
+        Effective number of draws, one over the sum of squared weights.
+    """
+    data = jax.device_put((X, weight, targets, intercept_prior, scale_prior))
+    key = jax.random.key(seed)
+    keys = jax.vmap(partial(jax.random.fold_in, key))(targets.outputs[:, 0])
+    count = num_samples * num_chains
+    rows = max(1, min(count, BLOCK // targets.y[0].size))
+    # Blocks of equal size, some draws more than wanted: those are left out.
+    size = -(-count // -(-count // rows))
+    position, log_prob, log_weight = _draw(data, keys, form=form, shape=(-(-count // size), size))
+    log_weight = np.asarray(log_weight, float)[:, :count]
+    log_weight = np.where(np.isfinite(log_weight), log_weight, -1e300)
+    # ArviZ means the weights of leave-one-out: it changes the sign.
+    smooth, khat = array_stats.psislw(-log_weight)
+    share = np.exp(smooth - smooth.max(1, keepdims=True))
+    share /= share.sum(1, keepdims=True)
+    rng = np.random.default_rng(seed)
+    chosen = np.stack([_resample(each, rng) for each in share]).reshape(-1, num_chains, num_samples)
+
+    def pick(leaf):
+        return np.stack([np.asarray(one)[rows] for one, rows in zip(leaf, chosen, strict=True)])
+
+    progress(num_samples, 0)
+    draws = Draws(*(pick(leaf) for leaf in position), {"lp": pick(log_prob)})
+    return draws, np.asarray(khat), 1 / (share**2).sum(1)
+
+
+def _resample(share, rng):
+    """Indices of draws, each as often as its share of the weight says, in random order."""
+    places = (np.arange(len(share)) + rng.random()) / len(share)
+    chosen = np.searchsorted(np.cumsum(share), places * (1 - 1e-12))
+    return rng.permutation(np.minimum(chosen, len(share) - 1))
+
+
+@partial(jax.jit, static_argnames=("form", "shape"))
+def _draw(data, keys, *, form, shape):
+    """Parameters (B, S, ...) of draws from the normal approximation, log densities and log importance weights."""
+    X, weight, targets, intercept_prior, scale_prior = data
+    lanes = shape[1] * targets.outputs.shape[1]
+
+    def one_problem(problem):
+        target, key = problem
+        frame = whiten(X, weight, target, intercept_prior, form)
+
+        def block(key):
+            u = jax.random.normal(key, (shape[1], coordinates(frame, form)), X.dtype)
+            of_one = partial(
+                potential, X=X, weight=weight, target=target, intercept_prior=intercept_prior,
+                scale_prior=scale_prior, frame=frame, form=form, lanes=lanes,
+            )  # fmt: skip
+            log_prob = -jax.vmap(of_one)(u)
+            position = jax.vmap(lambda u: unpack(u, target, frame, form))(u)
+            return position, log_prob, log_prob + 0.5 * jnp.sum(u**2, 1)
+
+        found = jax.lax.map(block, jax.random.split(key, shape[0]))
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), found)
+
+    return jax.lax.map(one_problem, (targets, keys))
