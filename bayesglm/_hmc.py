@@ -93,7 +93,7 @@ def run_hmc(
         state, chunk = warm(state, frames, n_steps, window)
         left -= window
         if window * num_chains >= ROUND:
-            frames, state = _rescale(chunk.u, state, frames)
+            frames, state = _rescale(chunk.u, state, frames, form)
     if may_give_up and not accepts:
         return None
     run = advance(state, frames, n_steps, num_samples)
@@ -144,8 +144,8 @@ def _value_and_grad(data, frames, form, lanes):
 @partial(jax.jit, static_argnames=("num_chains", "form"), compiler_options=COMPILE_QUICKLY)
 def _start(data, seed, *, num_chains, form):
     """Frames of the problems, and the first state of every chain: a draw of the normal approximation."""
-    X, weight, targets, intercept_prior, _ = data
-    frames = jax.vmap(lambda target: whiten(X, weight, target, intercept_prior, form))(targets)
+    X, weight, targets, *scalar_priors = data
+    frames = jax.vmap(lambda target: whiten(X, weight, target, *scalar_priors, form))(targets)
     size = coordinates(jax.tree.map(lambda leaf: leaf[0], frames), form)
     # By the number of the output, so that no two problems share random numbers, in whatever batches they come.
     keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(seed)))(targets.outputs[:, 0])
@@ -203,7 +203,7 @@ def _advance(state, data, frames, n_steps, count, *, form):
     return _State(u, key), chunk
 
 
-def _rescale(u, state, frames):
+def _rescale(u, state, frames, form):
     """Frames in which draws u (S, B, C, D) have mean 0 and standard deviation 1, and the state seen from them.
 
     Only as far as these differ clearly: the frame knows most coordinates better than a few draws do.
@@ -216,6 +216,8 @@ def _rescale(u, state, frames):
     sd = u.std((0, 2))
     factor = np.where(sd > 0, np.exp(beyond(np.log(np.where(sd > 0, sd, 1.0)), count**-0.5)), 1.0).astype(u.dtype)
     mean = beyond(u.mean((0, 2)), sd * (count / 2) ** -0.5)
+    if form.samples_scale:
+        mean[:, -1] = 0.0
     return _recenter(frames, mean, factor), state._replace(u=(np.asarray(state.u) - mean[:, None]) / factor[:, None])
 
 

@@ -82,7 +82,7 @@ def _draw(data, keys, *, form, shape):
 
     def one_problem(problem):
         target, key = problem
-        frame = whiten(X, weight, target, intercept_prior, form)
+        frame = whiten(X, weight, target, intercept_prior, scale_prior, form)
 
         def block(key):
             u = jax.random.normal(key, (shape[1], coordinates(frame, form)), X.dtype)

@@ -79,7 +79,7 @@ def _start(data, keys, *, form, tuning):
     start, _ = _kernel(form, tuning, target_accept_prob)
 
     def one_problem(target, keys):
-        frame = whiten(X, weight, target, intercept_prior, form)
+        frame = whiten(X, weight, target, intercept_prior, scale_prior, form)
         size = coordinates(frame, form)
 
         def one_chain(key):

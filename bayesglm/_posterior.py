@@ -37,6 +37,8 @@ __all__ = [
 
 # Steps towards the mass of a posterior with kinks.
 SETTLING_STEPS = 8
+# How far from the fit's log(scale) its mode is looked for, and bisections.
+SCALE_REACH, HALVINGS = 3.0, 24
 # For programs that run once: the time to compile is nearly all of it.
 COMPILE_QUICKLY = {"xla_backend_optimization_level": 0}
 
@@ -96,9 +98,10 @@ class Frame(NamedTuple):
     typical: Any  # (p, m) variance of each coefficient's prior for which the factor was made
     log_scale: Any  # ()
     log_scale_sd: Any  # ()
+    log_scale_tail: Any  # () how much longer than a normal one its left tail is
 
 
-def whiten(X, weight, target, intercept_prior, form):
+def whiten(X, weight, target, intercept_prior, scale_prior, form):
     """Affine map in which the posterior is round near its mode.
 
     Returns
@@ -137,8 +140,42 @@ def whiten(X, weight, target, intercept_prior, form):
     factor = factor.at[:, 0].add(-jnp.einsum("p,mpu->mu", feature_mean, factor[:, 1:]))
     intercept = center_intercept + shift + feature_mean @ (target.coef - coef)
     center = jnp.concatenate([intercept[:, None], coef.T], 1)
-    width = jnp.sqrt(2 / (total * target.y.shape[1]))
-    return Frame(center, factor, *_mixture_frame(target, bend, form), jnp.log(target.scale), width)
+    scale_frame = jnp.log(target.scale), jnp.ones_like(target.scale), jnp.zeros_like(target.scale)
+    if form.samples_scale:
+        scale_frame = _scale_frame(weight, target, eta, scale_prior, form)
+    return Frame(center, factor, *_mixture_frame(target, bend, form), *scale_frame)
+
+
+def _scale_frame(weight, target, eta, scale_prior, form):
+    """Mode of log(scale) near that of the fit, given the linear predictors, its width there, and its left tail.
+
+    The tail is long where the data allow a dispersion of zero: log(scale) is mode + width * (u - tail * u^2) for u < 0.
+    """
+
+    def log_prob(log_scale):
+        scale = jnp.exp(log_scale)
+        nll = form.family.nll(target.y, eta, form.link, scale) / form.family.phi(scale)
+        terms = weight[:, None] * (nll + form.family.log_normalizer(target.y, scale))
+        return log_scale_prior(scale, target, scale_prior, form) + log_scale - jnp.sum(terms)
+
+    def last(condition, low, high):
+        """Where a condition that holds at `low` ceases to hold on the way to `high`."""
+
+        def halve(_, bounds):
+            middle = (bounds[0] + bounds[1]) / 2
+            holds = condition(middle)
+            return jnp.where(holds, middle, bounds[0]), jnp.where(holds, bounds[1], middle)
+
+        return jax.lax.fori_loop(0, HALVINGS, halve, (low, high))[0]
+
+    start = jnp.log(target.scale)
+    mode = last(lambda x: jax.grad(log_prob)(x) > 0, start - SCALE_REACH, start + SCALE_REACH)
+    curvature = -jax.grad(jax.grad(log_prob))(mode)
+    width = jax.lax.rsqrt(jnp.clip(curvature, 1 / SCALE_REACH**2, None))
+    # Three standard deviations away a normal density has fallen by 4.5 on the logarithmic scale.
+    top = log_prob(mode)
+    edge = last(lambda x: log_prob(x) > top - 4.5, mode, mode - 30.0)
+    return mode, width, jnp.maximum(((mode - edge) / width - 3) / 9, 0.0)
 
 
 def _rough_sd(hessian, target, form):
@@ -245,7 +282,10 @@ def _unpack(u, target, frame, form):
     moved = frame.center + jnp.einsum("mij,mj->mi", frame.factor, u[: m * width].reshape(m, width))
     coef = z = moved[:, 1:].T
     log_variance = frame.log_variance + frame.log_variance_sd * u[m * width : m * width + frame.log_variance.size]
-    scale = jnp.exp(frame.log_scale + frame.log_scale_sd * u[-1]) if form.samples_scale else target.scale
+    scale = target.scale
+    if form.samples_scale:
+        bent = u[-1] - frame.log_scale_tail * jnp.minimum(u[-1], 0.0) ** 2
+        scale = jnp.exp(frame.log_scale + frame.log_scale_sd * bent)
     if form.mixture:
         mixing = form.prior.mixing(target.strength)
         variance = jnp.exp(log_variance)
@@ -275,6 +315,8 @@ def potential(u, X, weight, target, intercept_prior, scale_prior, frame, form, *
     else:
         log_prior = coef_prior(position.scale, target, form).log_prob(position.coef)
     rest = _log_density_but_coef(position, X, weight, target, intercept_prior, scale_prior, form, lanes)
+    if form.samples_scale:
+        rest = rest + jnp.log1p(-2 * frame.log_scale_tail * jnp.minimum(u[-1], 0.0))
     return 0.5 * jnp.sum(idle**2) - log_prior - rest
 
 
@@ -300,7 +342,10 @@ def _mixture_log_prob(u, scale, z, log_variance, target, frame, form):
 
 
 def recenter(frame, mean, sd):
-    """Frame in which coordinates that had these means and standard deviations, shape (D,), have 0 and 1."""
+    """Frame in which coordinates that had these means and standard deviations, shape (D,), have 0 and 1.
+
+    That of log(scale) keeps its mean.
+    """
     m, width = frame.center.shape
     stop = m * width + frame.log_variance.size
     first, middle = slice(0, m * width), slice(m * width, stop)
@@ -312,9 +357,7 @@ def recenter(frame, mean, sd):
     )
     if len(mean) == stop:
         return moved
-    return moved._replace(
-        log_scale=frame.log_scale + frame.log_scale_sd * mean[-1], log_scale_sd=frame.log_scale_sd * sd[-1]
-    )
+    return moved._replace(log_scale_sd=frame.log_scale_sd * sd[-1], log_scale_tail=frame.log_scale_tail * sd[-1])
 
 
 def log_density(position, X, weight, target, intercept_prior, scale_prior, form):
