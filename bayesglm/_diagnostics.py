@@ -6,11 +6,11 @@ folding, and localization: an improved R-hat, 2021), for all variables at once: 
 
 import numpy as np
 from scipy import fft
-from scipy.stats import chi2, norm, rankdata
+from scipy.stats import chi2, norm
 
 from bayesglm._warn import warn_user
 
-__all__ = ["check_importance", "check_run", "effective_sizes", "rank_rhat"]
+__all__ = ["check_importance", "check_run", "convergence"]
 
 MAX_RHAT = 1.01
 # Share of the draws that the effective sample size is at least, for r-hat's noise.
@@ -73,19 +73,23 @@ def check_importance(khat):
         )
 
 
-def rank_rhat(draws):
-    """R-hat (V,) of draws (chain, draw, V): the larger of that of the ranks and of the folded ranks."""
+def convergence(draws):
+    """R-hat of the ranks and of the folded ranks, whichever is larger, and bulk and tail effective sample sizes.
+
+    Parameters
+    ----------
+    draws : (chain, draw, V)
+
+    Returns
+    -------
+    rhat, bulk, tail : numpy.ndarray, shape (V,)
+    """
     split = _split(draws)
-    folded = np.abs(split - np.median(split, axis=(0, 1)))
-    return np.maximum(_rhat(_normal_ranks(split)), _rhat(_normal_ranks(folded)))
-
-
-def effective_sizes(draws):
-    """Bulk and tail effective sample sizes, each (V,), of draws (chain, draw, V)."""
-    bulk = _effective(_normal_ranks(_split(draws)))
+    ranks = _normal_ranks(split)
+    folded = _normal_ranks(np.abs(split - np.median(split, axis=(0, 1))))
     low, high = np.quantile(draws, (0.05, 0.95), axis=(0, 1))
     tails = [_effective(_split((draws <= limit).astype(float))) for limit in (low, high)]
-    return bulk, np.minimum(*tails)
+    return np.maximum(_rhat(ranks), _rhat(folded)), _effective(ranks), np.minimum(*tails)
 
 
 def _mixing(draws):
@@ -93,16 +97,16 @@ def _mixing(draws):
     n_chains, n_draws, n_variables = draws.shape
     width = max(1, BLOCK // (n_chains * n_draws))
     parts = [draws[:, :, first : first + width] for first in range(0, n_variables, width)]
+    worst, bulk, tail = (np.concatenate(found) for found in zip(*map(convergence, parts), strict=True))
     problems = []
     if n_chains > 1:
-        worst = max(rank_rhat(part).max() for part in parts)
         limit = max(MAX_RHAT, _rhat_by_chance(draws))
-        if worst > limit:
+        if worst.max() > limit:
             problems.append(
-                f"r-hat reaches {worst:.3f} (should be below {limit:.3f}): the chains disagree; "
+                f"r-hat reaches {worst.max():.3f} (should be below {limit:.3f}): the chains disagree; "
                 "raise num_samples, and num_warmup if that does not help"
             )
-    smallest = min(size.min() for part in parts for size in effective_sizes(part))
+    smallest = min(bulk.min(), tail.min())
     least = MIN_ESS_PER_CHAIN * n_chains
     if smallest < least:
         problems.append(
@@ -125,12 +129,21 @@ def _split(draws):
 
 
 def _normal_ranks(draws):
-    """Draws of each variable, replaced by the normal quantiles of their ranks."""
+    """Draws of each variable, replaced by the normal quantiles of their ranks; ties share their mean rank."""
     size = draws.shape[0] * draws.shape[1]
-    # Those of ties are halves.
-    twice = np.rint(2 * rankdata(draws.reshape(size, -1), axis=0)).astype(int)
-    scores = norm.ppf((np.arange(2 * size + 1) / 2 - 3 / 8) / (size + 1 / 4))
-    return scores[twice].reshape(draws.shape)
+    flat = np.ascontiguousarray(draws.reshape(size, -1).T)
+    order = np.argsort(flat, axis=1)
+    ordered = np.take_along_axis(flat, order, axis=1)
+    starts = np.ones(flat.shape, bool)
+    starts[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    place = np.arange(size)
+    first = np.maximum.accumulate(np.where(starts, place, 0), axis=1)
+    ends = np.append(starts[:, 1:], np.ones((len(flat), 1), bool), axis=1)
+    last = np.minimum.accumulate(np.where(ends, place, size)[:, ::-1], axis=1)[:, ::-1]
+    scores = norm.ppf((np.arange(2 * size) / 2 + 1 - 3 / 8) / (size + 1 / 4))
+    ranked = np.empty(flat.shape)
+    np.put_along_axis(ranked, order, scores[first + last], axis=1)
+    return ranked.T.reshape(draws.shape)
 
 
 def _rhat(draws):
@@ -143,10 +156,11 @@ def _rhat(draws):
 def _effective(draws):
     """Effective sample size (V,) by Geyer's initial monotone sequence."""
     n_chains, n, _ = draws.shape
-    centered = draws - draws.mean(1, keepdims=True)
-    spectrum = fft.rfft(centered, fft.next_fast_len(2 * n), axis=1)
+    # Transforms are faster along the last axis.
+    centered = np.ascontiguousarray(np.moveaxis(draws - draws.mean(1, keepdims=True), 1, 2))
+    spectrum = fft.rfft(centered, fft.next_fast_len(2 * n))
     power = (spectrum.real**2 + spectrum.imag**2).mean(0)
-    covariance = fft.irfft(power, fft.next_fast_len(2 * n), axis=0)[:n] / n
+    covariance = fft.irfft(power, fft.next_fast_len(2 * n)).T[:n] / n
     within = covariance[0] * n / (n - 1)
     total = covariance[0] + (draws.mean(1).var(0, ddof=1) if n_chains > 1 else 0.0)
     total = np.where(total > 0, total, 1.0)

@@ -100,7 +100,7 @@ class Fitted:
         )
 
 
-def fit_path(parts, data, layout, strengths, free, *, population):
+def fit_path(parts, data, layout, strengths, free, *, population, for_sampling=False):
     """Fit all outputs at each of several strengths.
 
     Parameters
@@ -113,6 +113,8 @@ def fit_path(parts, data, layout, strengths, free, *, population):
     free : numpy.ndarray of bool, shape (p, outputs)
         Coefficients that are not held at zero.
     population : bool
+    for_sampling : bool
+        Whether draws are to follow, which take longer than any fit: then it should compile quickly.
 
     Returns
     -------
@@ -122,7 +124,8 @@ def fit_path(parts, data, layout, strengths, free, *, population):
     split = [make_batches(data, strength, free) for strength in strengths]
     with jax.enable_x64(data.X.dtype == np.float64):
         X = on_device(data.X)
-        found = [_fit_batches(X, data, batches, parts) for batches in zip(*split, strict=True)]
+        tiny = SMALL_SIZE if for_sampling else TINY_SIZE
+        found = [_fit_batches(X, data, batches, parts, tiny) for batches in zip(*split, strict=True)]
         fits = []
         for strength, batches, modes_and_scales in zip(strengths, split, zip(*found, strict=True), strict=True):
             modes, scales = zip(*modes_and_scales, strict=True)
@@ -131,17 +134,17 @@ def fit_path(parts, data, layout, strengths, free, *, population):
     return fits
 
 
-def _fit_batches(X, data, batches, parts):
+def _fit_batches(X, data, batches, parts, tiny):
     """Modes and second parameters of batches that differ in their strengths alone, one pair each."""
     if not parts.prior.smooth and not _is_small(X):
         # One after the other, from strong to weak: each starts where the one before ended.
         found, start = {}, None
         for k in sorted(range(len(batches)), key=lambda k: -_size(batches[k])):
-            found[k] = _fit_batch(X, data, batches[k], parts, start)
+            found[k] = _fit_batch(X, data, batches[k], parts, start, tiny)
             start = found[k][0].coef, found[k][0].intercept
         return [found[k] for k in range(len(batches))]
     joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *batches)
-    modes, scale = _fit_batch(X, data, joined, parts, None)
+    modes, scale = _fit_batch(X, data, joined, parts, None, tiny)
     ends = np.cumsum([len(batch.y) for batch in batches])[:-1]
     modes = [np.split(leaf, ends) for leaf in modes]
     return list(zip(map(Mode._make, zip(*modes, strict=True)), np.split(scale, ends), strict=True))
@@ -156,11 +159,11 @@ def _size(batch):
     return jax.tree.leaves(batch.strength)[0].sum()
 
 
-def _fit_batch(X, data, batch, parts, start):
+def _fit_batch(X, data, batch, parts, start, tiny):
     """Modes of a batch and the family's second parameter, shape (B,)."""
     family = parts.family
     scale = np.full(len(batch.y), family.scale if isinstance(family.scale, numbers.Real) else 1.0, data.X.dtype)
-    modes = _find_modes(X, data, batch, scale, start, parts)
+    modes = _find_modes(X, data, batch, scale, start, parts, tiny)
     if isinstance(family.scale, numbers.Real):
         return modes, scale
     if not family.scale_shapes_mean:
@@ -171,13 +174,13 @@ def _fit_batch(X, data, batch, parts, start):
         new = np.asarray(likeliest_scale(*arguments, family=type(family), link=parts.link))
         settled = np.abs(np.log(new / scale)) < np.sqrt(np.finfo(new.dtype).eps) / 10
         scale = new
-        modes = _find_modes(X, data, batch, scale, (modes.coef, modes.intercept), parts)
+        modes = _find_modes(X, data, batch, scale, (modes.coef, modes.intercept), parts, tiny)
         if settled.all():
             break
     return modes, scale
 
 
-def _find_modes(X, data, batch, scale, start, parts):
+def _find_modes(X, data, batch, scale, start, parts, tiny):
     """Modes of a batch."""
     (n_samples, n_features), dtype = X.shape, data.X.dtype
     tol = _tolerance(parts, dtype)
@@ -186,7 +189,7 @@ def _find_modes(X, data, batch, scale, start, parts):
         shape = batch.outputs.shape
         start = np.zeros((shape[0], n_features, shape[1]), dtype), np.full(shape, np.nan, dtype)
     problem = X, data.weight, batch.y, batch.offset, batch.strength, batch.free
-    is_tiny = X.size * batch.outputs.size <= TINY_SIZE
+    is_tiny = X.size * batch.outputs.size <= tiny
     exact = not parts.family.scale_shapes_mean and not isinstance(parts.family.scale, numbers.Real)
     if parts.prior.smooth:
         dual = n_features > n_samples and bool(((batch.strength > 0) | ~batch.free).all())

@@ -54,6 +54,8 @@ def run_laplace(
     log_weight = np.where(np.isfinite(log_weight), log_weight, -1e300)
     # ArviZ means the weights of leave-one-out: it changes the sign.
     smooth, khat = array_stats.psislw(-log_weight)
+    # The smoothing has nothing to fit where the approximation is exact.
+    smooth, khat = np.where(np.isnan(khat[:, None]), log_weight, smooth), np.where(np.isnan(khat), 0.0, khat)
     share = np.exp(smooth - smooth.max(1, keepdims=True))
     share /= share.sum(1, keepdims=True)
     rng = np.random.default_rng(seed)

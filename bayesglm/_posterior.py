@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import cho_solve, solve_triangular
-from jax.scipy.special import digamma, polygamma
+from jax.scipy.special import digamma, log_ndtr, polygamma
 
 from bayesglm._groups import spread
 from bayesglm._passes import blocks, expected_curvature, hessian_with_intercept, moments, value_and_slope
@@ -93,8 +93,8 @@ class Frame(NamedTuple):
 
     center: Any  # (m, 1 + p)
     factor: Any  # (m, 1 + p, 1 + p); rows and columns of coefficients held at zero are 0
-    log_variance: Any  # (L,) and its width: of the mixture's variances; empty in the direct parametrization
-    log_variance_sd: Any  # (L,)
+    score: Any  # (L,) and its width: what the mixture's variances follow from; empty in the direct parametrization
+    score_sd: Any  # (L,)
     typical: Any  # (p, m) variance of each coefficient's prior for which the factor was made
     log_scale: Any  # ()
     log_scale_sd: Any  # ()
@@ -221,16 +221,16 @@ def _settle(hessian, gradient, target, sd, form):
 
 
 def _mixture_frame(target, bend, form):
-    """Where the logarithms of the mixture's variances lie, how wide they are, and their typical values."""
+    """Where the scores of the mixture's variances lie, how wide they are, and the variances' typical values."""
     typical = jnp.where(bend > 0, 1 / jnp.where(bend > 0, bend, 1.0), 1.0)
     if not form.mixture:
         nothing = jnp.zeros(0, typical.dtype)
         return nothing, nothing, typical
     mixing = form.prior.mixing(target.strength)
-    half, proper = (mixing.size + 1) / 2, mixing.slope > 0
-    slope = jnp.where(proper, target.k * mixing.slope, 1.0)
-    center = jnp.where(proper, digamma(half) - jnp.log(slope**2 / 2), 0.0)
-    return center, jnp.where(proper, jnp.sqrt(polygamma(1, half)), 1.0), typical
+    half, grouped = (mixing.size + 1) / 2, (mixing.slope > 0) & (mixing.size > 1)
+    slope = jnp.where(grouped, target.k * mixing.slope, 1.0)
+    center = jnp.where(grouped, digamma(half) - jnp.log(slope**2 / 2), 0.0)
+    return center, jnp.where(grouped, jnp.sqrt(polygamma(1, half)), 1.0), typical
 
 
 def _intercept_with_prior(X, weight, target, intercept_prior, loss, phi):
@@ -268,7 +268,7 @@ def _free_coordinates(target):
 
 def coordinates(frame, form):
     """Number of coordinates of a sampler."""
-    return frame.center.size + frame.log_variance.size + form.samples_scale
+    return frame.center.size + frame.score.size + form.samples_scale
 
 
 def unpack(u, target, frame, form):
@@ -277,22 +277,34 @@ def unpack(u, target, frame, form):
 
 
 def _unpack(u, target, frame, form):
-    """Parameters, and what the affine map alone makes of u: coefficients z (p, m) and log variances."""
+    """Parameters, and what the affine map alone makes of u: coefficients z (p, m) and scores (L,)."""
     m, width = frame.center.shape
     moved = frame.center + jnp.einsum("mij,mj->mi", frame.factor, u[: m * width].reshape(m, width))
     coef = z = moved[:, 1:].T
-    log_variance = frame.log_variance + frame.log_variance_sd * u[m * width : m * width + frame.log_variance.size]
+    score = frame.score + frame.score_sd * u[m * width : m * width + frame.score.size]
     scale = target.scale
     if form.samples_scale:
         bent = u[-1] - frame.log_scale_tail * jnp.minimum(u[-1], 0.0) ** 2
         scale = jnp.exp(frame.log_scale + frame.log_scale_sd * bent)
     if form.mixture:
         mixing = form.prior.mixing(target.strength)
-        variance = jnp.exp(log_variance)
-        bent = variance / (1 + _k(scale, target, form) * mixing.bend * variance)
-        ratio = spread(jnp.where(mixing.slope > 0, jnp.sqrt(bent), 0.0), mixing.index, 0.0) / jnp.sqrt(frame.typical)
-        coef = jnp.where(spread(mixing.slope > 0, mixing.index, False), z * ratio, z)
-    return Position(coef, moved[:, 0], scale), z, log_variance
+        k, has_prior = _k(scale, target, form), mixing.slope > 0
+        variance = _variance(score, mixing, k)
+        sd = jnp.where(has_prior, jnp.sqrt(variance / (1 + k * mixing.bend * variance)), 1.0)
+        ratio = spread(sd, mixing.index, 1.0) / jnp.sqrt(frame.typical)
+        coef = jnp.where(spread(has_prior, mixing.index, False), z * ratio, z)
+    return Position(coef, moved[:, 0], scale), z, score
+
+
+def _variance(score, mixing, k):
+    """Variances of the mixture (L,): by the quantiles of their exponential density, or exp(score) for groups.
+
+    With the former, a score is standard normal under the prior of a Lasso.
+    """
+    single = mixing.size == 1
+    slope = jnp.where(mixing.slope > 0, k * mixing.slope, 1.0)
+    exponential = -log_ndtr(-jnp.where(single, score, 0.0)) * 2 / slope**2
+    return jnp.where(single, exponential, jnp.exp(jnp.where(single, 0.0, score)))
 
 
 def potential(u, X, weight, target, intercept_prior, scale_prior, frame, form, *, lanes=1):
@@ -308,10 +320,10 @@ def potential(u, X, weight, target, intercept_prior, scale_prior, frame, form, *
     lanes : int
         How many potentials are computed at once, in a mapped program.
     """
-    position, z, log_variance = _unpack(u, target, frame, form)
+    position, z, score = _unpack(u, target, frame, form)
     idle = jnp.where(_free_coordinates(target).ravel(), 0.0, u[: frame.center.size])
     if form.mixture:
-        log_prior = _mixture_log_prob(u, position.scale, z, log_variance, target, frame, form)
+        log_prior = _mixture_log_prob(position.scale, z, score, target, frame, form)
     else:
         log_prior = coef_prior(position.scale, target, form).log_prob(position.coef)
     rest = _log_density_but_coef(position, X, weight, target, intercept_prior, scale_prior, form, lanes)
@@ -320,24 +332,27 @@ def potential(u, X, weight, target, intercept_prior, scale_prior, frame, form, *
     return 0.5 * jnp.sum(idle**2) - log_prior - rest
 
 
-def _mixture_log_prob(u, scale, z, log_variance, target, frame, form):
-    """Log density of the standardized coefficients and of the log variances.
+def _mixture_log_prob(scale, z, score, target, frame, form):
+    """Log density of the standardized coefficients and of the scores.
 
     A coefficient of variance v / (1 + c v), where v has a density as v^((d - 1) / 2) (1 + c v)^(-1/2) exp(-a^2 v / 2),
     has a density as exp(-a |w| - c w^2 / 2); so have d of them that share v, with c = 0, in their joint norm.
     """
     mixing = form.prior.mixing(target.strength)
     k = _k(scale, target, form)
-    slope, bend = k * mixing.slope, k * mixing.bend
-    variance = jnp.exp(log_variance)
-    density = (mixing.size + 1) / 2 * log_variance - 0.5 * jnp.log1p(bend * variance) - 0.5 * slope**2 * variance
-    idle = -0.5 * u[frame.center.size : frame.center.size + log_variance.size] ** 2
-    normal = jnp.where(spread(mixing.slope > 0, mixing.index, False), z**2 / frame.typical, 0.0)
-    log_prob = jnp.sum(jnp.where(mixing.slope > 0, density, idle)) - 0.5 * jnp.sum(normal)
+    has_prior, single = mixing.slope > 0, mixing.size == 1
+    slope = jnp.where(has_prior, k * mixing.slope, 1.0)
+    variance = _variance(score, mixing, k)
+    density = jnp.where(
+        single, -0.5 * score**2, (mixing.size + 1) / 2 * score - 0.5 * jnp.where(single, 0.0, slope**2 * variance)
+    )
+    density = jnp.where(has_prior, density - 0.5 * jnp.log1p(k * mixing.bend * variance), -0.5 * score**2)
+    normal = jnp.where(spread(has_prior, mixing.index, False), z**2 / frame.typical, 0.0)
+    log_prob = jnp.sum(density) - 0.5 * jnp.sum(normal)
     if form.conditional_prior:
-        # The normalizer of the variances' density is a times that of the coefficients'.
+        # The normalizer of the variances' density is a times that of the coefficients', and a^-2 of it is in the score.
         log_prob = log_prob + coef_prior(scale, target, form).log_prob(jnp.zeros_like(z))
-        log_prob = log_prob + jnp.sum(jnp.log(jnp.where(slope > 0, slope, 1.0)))
+        log_prob = log_prob + jnp.sum(jnp.where(single, -1, 1) * jnp.log(slope))
     return log_prob
 
 
@@ -347,13 +362,13 @@ def recenter(frame, mean, sd):
     That of log(scale) keeps its mean.
     """
     m, width = frame.center.shape
-    stop = m * width + frame.log_variance.size
+    stop = m * width + frame.score.size
     first, middle = slice(0, m * width), slice(m * width, stop)
     moved = frame._replace(
         center=frame.center + jnp.einsum("mij,mj->mi", frame.factor, mean[first].reshape(m, width)),
         factor=frame.factor * sd[first].reshape(m, 1, width),
-        log_variance=frame.log_variance + frame.log_variance_sd * mean[middle],
-        log_variance_sd=frame.log_variance_sd * sd[middle],
+        score=frame.score + frame.score_sd * mean[middle],
+        score_sd=frame.score_sd * sd[middle],
     )
     if len(mean) == stop:
         return moved

@@ -412,7 +412,7 @@ class _PenalizedGLM(BaseEstimator):
                 read.append(read_strength(each, parts.prior, layout, free, population=self._population))
             except ValueError as error:
                 raise ValueError(f"{label}{error}") from error
-        return fit_path(parts, data, layout, read, free, population=self._population)
+        return fit_path(parts, data, layout, read, free, population=self._population, for_sampling=for_sampling)
 
     def _set_fitted(self, fitted):
         spec = fitted.spec

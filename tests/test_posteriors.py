@@ -19,10 +19,10 @@ from bayesglm.observation_models import (
 
 # Method, parametrization and draws per chain that hold some 20 000 effective ones.
 WAYS = {
-    "hmc": ("hmc", "direct", 25_000),
-    "hmc, mixture": ("hmc", "mixture", 25_000),
-    "nuts": ("nuts", "direct", 12_500),
-    "nuts, mixture": ("nuts", "mixture", 12_500),
+    "hmc": ("hmc", "direct", 50_000),
+    "hmc, mixture": ("hmc", "mixture", 50_000),
+    "nuts": ("nuts", "direct", 25_000),
+    "nuts, mixture": ("nuts", "mixture", 25_000),
     "laplace": ("laplace", "auto", 50_000),
     "exact": ("exact", "auto", 10_000),
 }
@@ -44,7 +44,7 @@ def draws_of(idata):
     return np.concatenate(parts, axis=2)
 
 
-def check_moments(idata, mean, sd, *, least_ess=15_000):
+def check_moments(idata, mean, sd, *, least_ess=20_000):
     """Means within 0.03 sd and sds within 3 %, beyond three Monte Carlo errors; k-hat, r-hat, divergences."""
     draws, stats = draws_of(idata), idata.sample_stats
     if "diverging" in stats:
