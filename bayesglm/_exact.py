@@ -16,7 +16,7 @@ import numpy as np
 __all__ = ["Conjugate", "draw_conjugate"]
 
 # Points of the grid of log(phi), and how far below its top the log density is still followed.
-GRID, DEPTH = 4001, 45.0
+GRID, DEPTH = 2001, 45.0
 # Singular values from a Gram matrix are off by the square root of this share of the largest, at most.
 SAFE_SHARE = 1e-9
 

@@ -19,6 +19,7 @@ REQUIREMENTS = {
     "statsmodels": ["statsmodels"],
     "nemos": ["nemos==0.2.9"],
     "adelie": ["adelie", "numpy<2"],
+    "blackjax": ["blackjax"],
 }
 
 
