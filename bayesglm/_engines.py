@@ -23,21 +23,20 @@ from bayesglm._row_space import lift, row_space
 
 __all__ = ["Engine", "Sampled", "draw_batch"]
 
-# Warm-up and acceptance that suit each Markov chain, where the user leaves them open.
+# Warm-up that suits each Markov chain, where the user leaves it open.
 WARMUP = {"hmc": 200, "nuts": 500}
-ACCEPTANCE = {"hmc": 0.75, "nuts": 0.8}
 
 
 @dataclass(frozen=True)
 class Engine:
-    """How to sample; None leaves a number to the method."""
+    """How to sample; a warm-up of None is left to the method."""
 
     method: str
     num_samples: int
     num_warmup: int | None
     num_chains: int
     seed: int
-    target_accept_prob: float | None
+    target_accept_prob: float
     max_tree_depth: int
 
 
@@ -129,11 +128,8 @@ def _is_conjugate(form, spec):
 
 
 def _tuning(engine, method):
-    warmup, acceptance = engine.num_warmup, engine.target_accept_prob
-    return {
-        "num_warmup": WARMUP[method] if warmup is None else warmup,
-        "target_accept_prob": ACCEPTANCE[method] if acceptance is None else acceptance,
-    }
+    warmup = WARMUP[method] if engine.num_warmup is None else engine.num_warmup
+    return {"num_warmup": warmup, "target_accept_prob": engine.target_accept_prob}
 
 
 def _draw_exactly(X, weight, target, spec, form, engine, progress):

@@ -24,11 +24,13 @@ __all__ = ["run_hmc"]
 CHUNK = 100
 QUARTER = np.pi / 2
 # Trajectories last between these multiples of a quarter turn, so that they resonate with no period of the posterior.
-SHORTEST, LONGEST = 0.7, 1.3
+SHORTEST, LONGEST = 0.85, 1.25
 # Transitions after which the number of steps is looked at, the largest number, and windows, in shares of what is left
 # of the warm-up, after each of which coordinates are centered and scaled.
 ROUND, MAX_STEPS, WINDOWS = 20, 64, (0.35, 1.0)
 MAX_ENERGY_ERROR = 1000.0
+# Measured: a quarter less time to compile than by default, and 6 % more to run.
+COMPILE_RATHER_QUICKLY = {"xla_backend_optimization_level": 1}
 
 
 class _State(NamedTuple):
@@ -154,7 +156,7 @@ def _start(data, seed, *, num_chains, form):
     return frames, _State(u, keys)
 
 
-@partial(jax.jit, static_argnames=("form",))
+@partial(jax.jit, static_argnames=("form",), compiler_options=COMPILE_RATHER_QUICKLY)
 def _advance(state, data, frames, n_steps, count, *, form):
     """Make `count` transitions of every chain, of `n_steps` steps each."""
     shape, dtype = state.u.shape, state.u.dtype

@@ -102,8 +102,6 @@ def check_run_options(method, parametrization, counts, seed, target_accept_prob)
         if not (name == "num_warmup" and value is None):
             _check_integer(name, value, 0 if name == "num_warmup" else 1)
     _check_seed(seed)
-    if target_accept_prob is None:
-        return
     if not isinstance(target_accept_prob, numbers.Real) or not 0.0 < float(target_accept_prob) < 1.0:
         raise ValueError(f"target_accept_prob must lie between 0 and 1; got {target_accept_prob!r}.")
 

@@ -171,7 +171,7 @@ class _PenalizedGLM(BaseEstimator):
         seed=0,
         method="auto",
         parametrization="auto",
-        target_accept_prob=None,
+        target_accept_prob=0.8,
         max_tree_depth=10,
         progress_bar=True,
         log_likelihood=None,
@@ -196,9 +196,9 @@ class _PenalizedGLM(BaseEstimator):
         parametrization : {"auto", "direct", "mixture"}
             Whether Markov chains see priors with kinks (Lasso, ElasticNet, GroupLasso) as they are or as scale mixtures
             of normals; "auto" is "mixture" from as many features as samples on. The posterior is the same.
-        target_accept_prob : float, optional
-            Least acceptance of the trajectories that tuning aims at, between 0 and 1; closer to 1 takes smaller steps
-            and diverges less. None: 0.75 for "hmc", 0.8 for "nuts".
+        target_accept_prob : float
+            Acceptance of trajectories that tuning aims at, between 0 and 1; closer to 1 takes smaller steps and
+            diverges less.
         max_tree_depth : int
             A trajectory of "nuts" makes at most 2**max_tree_depth - 1 steps.
         progress_bar : bool
@@ -239,7 +239,7 @@ class _PenalizedGLM(BaseEstimator):
         engine = Engine(
             method=method,
             seed=int(seed),
-            target_accept_prob=None if target_accept_prob is None else float(target_accept_prob),
+            target_accept_prob=float(target_accept_prob),
             **{name: None if value is None else int(value) for name, value in counts.items()},
         )
         run = Run(engine, parametrization, progress_bar, log_likelihood, posterior_predictive)
