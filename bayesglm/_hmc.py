@@ -109,17 +109,22 @@ def _choose_steps(warm, state, frames, n_steps, left, target_accept_prob):
     A trajectory of a quarter turn that is accepted is nearly independent of where it began, so that draws accepted with
     probability a are worth about a / (2 - a) independent ones.
     """
+
+    def least(n_steps):
+        # One step leaves skewed tails slowly, unless the posterior is very round.
+        return target_accept_prob if n_steps > 1 else (1 + target_accept_prob) / 2
+
     rates: dict[int, float] = {}
     while left > 0 and n_steps not in rates:
         count = min(ROUND, left)
         state, chunk = warm(state, frames, n_steps, count)
         left -= count
         rates[n_steps] = rate = float(chunk.acceptance_rate.mean((0, 2)).min())
-        if rate < target_accept_prob:
+        if rate < least(n_steps):
             n_steps = min(MAX_STEPS, 2 * n_steps if rate < target_accept_prob / 2 else -(-4 * n_steps // 3))
         elif rate > (1 + target_accept_prob) / 2:
             n_steps = -(-2 * n_steps // 3)
-    good = {steps: rate / (2 - rate) / steps for steps, rate in rates.items() if rate >= target_accept_prob}
+    good = {steps: rate / (2 - rate) / steps for steps, rate in rates.items() if rate >= least(steps)}
     return max(good, key=good.__getitem__) if good else n_steps, state, left, bool(good) or not rates
 
 
