@@ -1,7 +1,7 @@
 """Draw the figures of the documentation: ``python docs/make_figures.py`` writes them into docs/figures.
 
-`penalties_and_priors.png`, `strengths.png` and `predictions.png` are drawn here, the last two from the fits of the
-pages what-is-a-strength.md and predictions.md; `quickstart_forest.png` is the picture of examples/quickstart.py.
+`penalties_and_priors.png`, `strengths.png`, `predictions.png` and `diagnostics.png` are drawn here, the last three from
+the fits of the pages what-is-a-strength.md, predictions.md and diagnostics.md; `quickstart_forest.png` is the picture of examples/quickstart.py.
 """
 
 import contextlib
@@ -274,6 +274,24 @@ def draw_predictions(path):
     plt.close(figure)
 
 
+def draw_diagnostics(path):
+    """Traces and ranks of the two runs of the page on diagnostics."""
+    page = run_page(HERE / "diagnostics.md")
+    figure, axes = plt.subplots(2, 2, figsize=(9, 4.6), layout="constrained", sharey="row", height_ratios=(3, 2))
+    for column, (name, title) in enumerate((("bad", "strength 0.1, direct"), ("good", "strength 0.3"))):
+        sigma = page[name]["posterior"]["sigma"].values
+        ranks = stats.rankdata(sigma).reshape(sigma.shape)
+        for chain, draws in enumerate(sigma):
+            axes[0, column].plot(draws, linewidth=0.6, color=f"C{chain}")
+            axes[1, column].hist(ranks[chain], bins=20, histtype="step", color=f"C{chain}", linewidth=1.2)
+        axes[0, column].set(title=title, xlabel="draw")
+        axes[1, column].set(xlabel="rank among the draws of all chains")
+    axes[0, 0].set_ylabel("sigma")
+    axes[1, 0].set_ylabel("draws of a chain")
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
 def run_quickstart(directory):
     """Let the quickstart draw its picture."""
     spec = importlib.util.spec_from_file_location("quickstart", HERE.parent / "examples" / "quickstart.py")
@@ -287,4 +305,5 @@ if __name__ == "__main__":
     draw_penalties_and_priors(FIGURES / "penalties_and_priors.png")
     draw_strengths(FIGURES / "strengths.png")
     draw_predictions(FIGURES / "predictions.png")
+    draw_diagnostics(FIGURES / "diagnostics.png")
     run_quickstart(FIGURES)
