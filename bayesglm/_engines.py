@@ -17,7 +17,7 @@ import numpy as np
 from bayesglm._exact import Conjugate, draw_conjugate
 from bayesglm._hmc import run_hmc
 from bayesglm._options import is_conjugate
-from bayesglm._posterior import Draws, log_scale_prior
+from bayesglm._posterior import Draws, Size, Tuning, log_scale_prior
 from bayesglm._problem import on_device
 from bayesglm._row_space import lift, row_space
 
@@ -103,24 +103,25 @@ def _draw(X, weight, target, spec, form, engine, progress):
     if engine.method == "exact" or (engine.method == "auto" and _is_conjugate(form, spec)):
         return _draw_exactly(X, weight, target, spec, form, engine, progress)
     model = X, weight, target, spec.intercept_prior, spec.scale_prior, form
-    size = {name: getattr(engine, name) for name in ("num_samples", "num_chains", "seed")}
+    size = Size(engine.num_samples, engine.num_chains, engine.seed)
     if engine.method == "laplace":
         # ArviZ's statistics load on first use.
         from bayesglm._laplace import run_laplace
 
-        draws, khat, effective = run_laplace(*model, **size, progress=progress)
+        draws, khat, effective = run_laplace(*model, size=size, progress=progress)
         return Sampled(draws, "laplace", khat, effective)
     if engine.method != "nuts":
-        draws = run_hmc(
-            *model, **size, **_tuning(engine, "hmc"), may_give_up=engine.method == "auto", progress=progress
-        )
+        may_give_up = engine.method == "auto"
+        draws = run_hmc(*model, size=size, tuning=_tuning(engine, "hmc"), may_give_up=may_give_up, progress=progress)
         if draws is not None:
             return Sampled(draws, "hmc")
     # NumPyro's kernels load on first use.
     from bayesglm._nuts import run_nuts
 
-    tuning = _tuning(engine, "nuts")
-    return Sampled(run_nuts(*model, **size, **tuning, max_tree_depth=engine.max_tree_depth, progress=progress), "nuts")
+    draws = run_nuts(
+        *model, size=size, tuning=_tuning(engine, "nuts"), max_tree_depth=engine.max_tree_depth, progress=progress
+    )
+    return Sampled(draws, "nuts")
 
 
 def _is_conjugate(form, spec):
@@ -129,7 +130,7 @@ def _is_conjugate(form, spec):
 
 def _tuning(engine, method):
     warmup = WARMUP[method] if engine.num_warmup is None else engine.num_warmup
-    return {"num_warmup": warmup, "target_accept_prob": engine.target_accept_prob}
+    return Tuning(warmup, engine.target_accept_prob)
 
 
 def _draw_exactly(X, weight, target, spec, form, engine, progress):

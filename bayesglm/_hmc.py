@@ -49,8 +49,7 @@ class _Chunk(NamedTuple):
 
 
 def run_hmc(
-    X, weight, targets, intercept_prior, scale_prior, form, *,
-    num_samples, num_warmup, num_chains, seed, target_accept_prob, may_give_up, progress,
+    X, weight, targets, intercept_prior, scale_prior, form, *, size, tuning, may_give_up, progress
 ):  # fmt: skip
     """Sample a batch of posteriors.
 
@@ -61,6 +60,8 @@ def run_hmc(
         Leaves with a leading axis of B problems.
     intercept_prior, scale_prior : NumPyro distribution or None
     form : Form
+    size : Size
+    tuning : Tuning
     may_give_up : bool
         Whether to return None if trajectories of MAX_STEPS steps are still rejected too often.
     progress : callable
@@ -71,35 +72,35 @@ def run_hmc(
     Draws or None
     """
     data = jax.device_put((X, weight, targets, intercept_prior, scale_prior))
-    frames, state = _start(data, np.uint32(seed), num_chains=num_chains, form=form)
+    frames, state = _start(data, np.uint32(size.seed), num_chains=size.num_chains, form=form)
 
     def advance(state, frames, n_steps, count):
         """Yield states and, leaves (at most CHUNK, B, C, ...), what transitions leave, until there are `count`."""
         for first in range(0, count, CHUNK):
-            size = min(CHUNK, count - first)
-            state, chunk = _advance(state, data, frames, n_steps, size, form=form)
-            chunk = jax.tree.map(lambda leaf: np.asarray(leaf)[:size], chunk)  # noqa: B023
-            progress(size, int(chunk.diverging.sum()))
+            length = min(CHUNK, count - first)
+            state, chunk = _advance(state, data, frames, n_steps, length, form=form)
+            chunk = jax.tree.map(lambda leaf: np.asarray(leaf)[:length], chunk)  # noqa: B023
+            progress(length, int(chunk.diverging.sum()))
             yield state, chunk
 
     def warm(state, frames, n_steps, count):
         states, chunks = zip(*advance(state, frames, n_steps, count), strict=True)
         return states[-1], join_chunks(chunks, count)
 
-    n_steps, left, accepts = 1, num_warmup, True
+    n_steps, left, accepts = 1, tuning.num_warmup, True
     for share in WINDOWS:
-        n_steps, state, left, accepts = _choose_steps(warm, state, frames, n_steps, left, target_accept_prob)
+        n_steps, state, left, accepts = _choose_steps(warm, state, frames, n_steps, left, tuning.target_accept_prob)
         window = int(share * left)
         if window == 0:
             break
         state, chunk = warm(state, frames, n_steps, window)
         left -= window
-        if window * num_chains >= ROUND:
+        if window * size.num_chains >= ROUND:
             frames, state = _rescale(chunk.u, state, frames, form)
     if may_give_up and not accepts:
         return None
-    run = advance(state, frames, n_steps, num_samples)
-    kept = join_chunks((chunk for _, chunk in run), num_samples)
+    run = advance(state, frames, n_steps, size.num_samples)
+    kept = join_chunks((chunk for _, chunk in run), size.num_samples)
     return _as_draws(kept, targets, frames, n_steps, form)
 
 
@@ -151,8 +152,8 @@ def _value_and_grad(data, frames, form, lanes):
 @partial(jax.jit, static_argnames=("num_chains", "form"), compiler_options=COMPILE_QUICKLY)
 def _start(data, seed, *, num_chains, form):
     """Frames of the problems, and the first state of every chain: a draw of the normal approximation."""
-    X, weight, targets, *scalar_priors = data
-    frames = jax.vmap(lambda target: whiten(X, weight, target, *scalar_priors, form))(targets)
+    X, weight, targets, intercept_prior, scale_prior = data
+    frames = jax.vmap(lambda target: whiten(X, weight, target, intercept_prior, scale_prior, form))(targets)
     size = coordinates(jax.tree.map(lambda leaf: leaf[0], frames), form)
     # By the number of the output, so that no two problems share random numbers, in whatever batches they come.
     keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(seed)))(targets.outputs[:, 0])
@@ -200,7 +201,7 @@ def _advance(state, data, frames, n_steps, count, *, form):
         point = tuple(
             jnp.where(both if leaf.ndim == 3 else accept, leaf, old) for leaf, old in zip(new, point, strict=True)
         )
-        left = _Chunk(*point[:2], energy, rate, error > MAX_ENERGY_ERROR)
+        left = _Chunk(point[0], point[1], energy, rate, error > MAX_ENERGY_ERROR)
         return key, point, jax.tree.map(lambda buffer, leaf: buffer.at[i].set(leaf), chunk, left)
 
     number = jnp.zeros((CHUNK, *shape[:2]), dtype)

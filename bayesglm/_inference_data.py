@@ -167,7 +167,7 @@ def _visible(array, spec):
 
 def _sample_stats(stats, max_tree_depth):
     """Statistics of the whole model: (chain, draw) also for many problems, by sum, mean or any."""
-    together = {"acceptance_rate": np.mean, "step_size": np.mean, "diverging": np.any}
+    together: dict[str, Any] = {"acceptance_rate": np.mean, "step_size": np.mean, "diverging": np.any}
     joint = {name: together.get(name, np.sum)(values, axis=-1) for name, values in stats.items()}
     if max_tree_depth is not None:
         deepest = stats["n_steps"].max(-1)

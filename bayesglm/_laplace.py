@@ -20,7 +20,7 @@ BLOCK = 2_000_000
 
 
 def run_laplace(
-    X, weight, targets, intercept_prior, scale_prior, form, *, num_samples, num_chains, seed, progress
+    X, weight, targets, intercept_prior, scale_prior, form, *, size, progress
 ):  # fmt: skip
     """Sample a batch of posteriors.
 
@@ -31,6 +31,7 @@ def run_laplace(
         Leaves with a leading axis of B problems.
     intercept_prior, scale_prior : NumPyro distribution or None
     form : Form
+    size : Size
     progress : callable
         Called as progress(draws, 0) at the end.
 
@@ -43,13 +44,13 @@ def run_laplace(
         Effective number of draws, one over the sum of squared weights.
     """
     data = jax.device_put((X, weight, targets, intercept_prior, scale_prior))
-    key = jax.random.key(seed)
+    key = jax.random.key(size.seed)
     keys = jax.vmap(partial(jax.random.fold_in, key))(targets.outputs[:, 0])
-    count = num_samples * num_chains
+    count = size.num_samples * size.num_chains
     rows = max(1, min(count, BLOCK // targets.y[0].size))
     # Blocks of equal size, some draws more than wanted: those are left out.
-    size = -(-count // -(-count // rows))
-    position, log_prob, log_weight = _draw(data, keys, form=form, shape=(-(-count // size), size))
+    length = -(-count // -(-count // rows))
+    position, log_prob, log_weight = _draw(data, keys, form=form, shape=(-(-count // length), length))
     log_weight = np.asarray(log_weight, float)[:, :count]
     log_weight = np.where(np.isfinite(log_weight), log_weight, -1e300)
     # ArviZ means the weights of leave-one-out: it changes the sign.
@@ -58,14 +59,14 @@ def run_laplace(
     smooth, khat = np.where(np.isnan(khat[:, None]), log_weight, smooth), np.where(np.isnan(khat), 0.0, khat)
     share = np.exp(smooth - smooth.max(1, keepdims=True))
     share /= share.sum(1, keepdims=True)
-    rng = np.random.default_rng(seed)
-    chosen = np.stack([_resample(each, rng) for each in share]).reshape(-1, num_chains, num_samples)
+    rng = np.random.default_rng(size.seed)
+    chosen = np.stack([_resample(each, rng) for each in share]).reshape(-1, size.num_chains, size.num_samples)
 
     def pick(leaf):
         return np.stack([np.asarray(one)[rows] for one, rows in zip(leaf, chosen, strict=True)])
 
-    progress(num_samples, 0)
-    draws = Draws(*(pick(leaf) for leaf in position), {"lp": pick(log_prob)})
+    progress(size.num_samples, 0)
+    draws = Draws._make((*(pick(leaf) for leaf in position), {"lp": pick(log_prob)}))
     return draws, np.asarray(khat), 1 / (share**2).sum(1)
 
 

@@ -20,8 +20,7 @@ CHUNK = 50
 
 
 def run_nuts(
-    X, weight, targets, intercept_prior, scale_prior, form, *,
-    num_samples, num_warmup, num_chains, seed, target_accept_prob, max_tree_depth, progress,
+    X, weight, targets, intercept_prior, scale_prior, form, *, size, tuning, max_tree_depth, progress
 ):  # fmt: skip
     """Sample a batch of posteriors.
 
@@ -32,6 +31,9 @@ def run_nuts(
         Leaves with a leading axis of B problems.
     intercept_prior, scale_prior : NumPyro distribution or None
     form : Form
+    size : Size
+    tuning : Tuning
+    max_tree_depth : int
     progress : callable
         Called as progress(transitions, divergences) after each chunk.
 
@@ -40,17 +42,18 @@ def run_nuts(
     Draws
         NumPy arrays.
     """
-    tuning = (num_warmup, max_tree_depth)
-    data = jax.device_put((X, weight, targets, intercept_prior, scale_prior, target_accept_prob))
+    num_warmup, num_samples = tuning.num_warmup, size.num_samples
+    static = (num_warmup, max_tree_depth)
+    data = jax.device_put((X, weight, targets, intercept_prior, scale_prior, tuning.target_accept_prob))
     # By the number of the output, so that no two problems share random numbers, in whatever batches they come.
-    key = jax.random.key(seed)
-    keys = jax.vmap(lambda output: jax.random.split(jax.random.fold_in(key, output), num_chains))(targets.outputs[:, 0])
-    frames, state = _start(data, keys, form=form, tuning=tuning)
+    key, outputs = jax.random.key(size.seed), targets.outputs[:, 0]
+    keys = jax.vmap(lambda output: jax.random.split(jax.random.fold_in(key, output), size.num_chains))(outputs)
+    frames, state = _start(data, keys, form=form, tuning=static)
 
     def chunks(state):
         total = num_warmup + num_samples
         for first in range(0, total, CHUNK):
-            state, draws = _advance(state, data, frames, form=form, tuning=tuning)
+            state, draws = _advance(state, data, frames, form=form, tuning=static)
             kept = slice(max(num_warmup - first, 0), min(CHUNK, total - first))
             draws = jax.tree.map(lambda leaf: np.asarray(leaf)[:, kept].swapaxes(0, 1), draws)  # noqa: B023
             progress(min(CHUNK, total - first), int(draws.stats["diverging"].sum()))
@@ -116,7 +119,7 @@ def _advance(state, data, frames, *, form, tuning):
                 "n_steps": new.num_steps,
                 "diverging": new.diverging,
             }
-            return new, Draws(*position, stats)
+            return new, Draws._make((*position, stats))
 
         return jax.lax.scan(lambda chains, _: jax.vmap(one_chain)(chains), state, length=CHUNK)
 

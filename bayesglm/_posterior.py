@@ -26,7 +26,9 @@ __all__ = [
     "Draws",
     "Form",
     "Position",
+    "Size",
     "Target",
+    "Tuning",
     "coordinates",
     "log_density",
     "potential",
@@ -88,6 +90,21 @@ class Draws(NamedTuple):
     stats: Any  # dict of arrays (B, C, S)
 
 
+class Size(NamedTuple):
+    """How many draws, and from which random numbers."""
+
+    num_samples: int
+    num_chains: int
+    seed: int
+
+
+class Tuning(NamedTuple):
+    """How a Markov chain is tuned."""
+
+    num_warmup: int
+    target_accept_prob: float
+
+
 class Frame(NamedTuple):
     """Affine map from round coordinates to parameters."""
 
@@ -143,7 +160,7 @@ def whiten(X, weight, target, intercept_prior, scale_prior, form):
     scale_frame = jnp.log(target.scale), jnp.ones_like(target.scale), jnp.zeros_like(target.scale)
     if form.samples_scale:
         scale_frame = _scale_frame(weight, target, eta, scale_prior, form)
-    return Frame(center, factor, *_mixture_frame(target, bend, form), *scale_frame)
+    return Frame._make((center, factor, *_mixture_frame(target, bend, form), *scale_frame))
 
 
 def _scale_frame(weight, target, eta, scale_prior, form):

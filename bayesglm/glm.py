@@ -238,9 +238,12 @@ class _PenalizedGLM(BaseEstimator):
         check_method(method, self._resolve())
         engine = Engine(
             method=method,
+            num_samples=int(num_samples),
+            num_warmup=None if num_warmup is None else int(num_warmup),
+            num_chains=int(num_chains),
             seed=int(seed),
             target_accept_prob=float(target_accept_prob),
-            **{name: None if value is None else int(value) for name, value in counts.items()},
+            max_tree_depth=int(max_tree_depth),
         )
         run = Run(engine, parametrization, progress_bar, log_likelihood, posterior_predictive)
         fitted = self._fit(X, y, sample_weight, offset, for_sampling=True)

@@ -1,7 +1,8 @@
 """Draw the figures of the documentation: ``python docs/make_figures.py`` writes them into docs/figures.
 
 `penalties_and_priors.png`, `strengths.png`, `predictions.png` and `diagnostics.png` are drawn here, the last three from
-the fits of the pages what-is-a-strength.md, predictions.md and diagnostics.md; `quickstart_forest.png` is the picture of examples/quickstart.py.
+the fits of the pages what-is-a-strength.md, predictions.md and diagnostics.md; `quickstart_forest.png` is the picture
+of examples/quickstart.py.
 """
 
 import contextlib
