@@ -21,7 +21,7 @@ from bayesglm._posterior import Draws, Size, Tuning, log_scale_prior
 from bayesglm._problem import on_device
 from bayesglm._row_space import lift, row_space
 
-__all__ = ["Engine", "Sampled", "draw_batch"]
+__all__ = ["Engine", "Sampled", "draw_batch", "transitions"]
 
 # Warm-up that suits each Markov chain, where the user leaves it open.
 WARMUP = {"hmc": 200, "nuts": 500}
@@ -49,6 +49,20 @@ class Sampled(NamedTuple):
     effective: Any = None  # (B,)
 
 
+def transitions(data, spec, form, engine):
+    """Draws of a chain, those of the warm-up included, that a batch takes; None where they are not known."""
+    if _sees_row_space(data, form):
+        return None
+    if engine.method in ("exact", "laplace") or (engine.method == "auto" and _is_conjugate(form, spec)):
+        return engine.num_samples
+    return engine.num_samples + _tuning(engine, "nuts" if engine.method == "nuts" else "hmc").num_warmup
+
+
+def _sees_row_space(data, form):
+    """Whether normal priors leave directions that the data do not see."""
+    return form.prior.smooth and data.X.shape[1] > data.X.shape[0]
+
+
 def draw_batch(target, data, spec, form, engine, progress):
     """Sample the problems of a batch.
 
@@ -67,8 +81,7 @@ def draw_batch(target, data, spec, form, engine, progress):
     -------
     Sampled
     """
-    n, p = data.X.shape
-    if p > n and form.prior.smooth and not form.prior.is_flat(target.strength).all():
+    if _sees_row_space(data, form) and not form.prior.is_flat(target.strength).all():
         each = [jax.tree.map(lambda leaf: leaf[b : b + 1], target) for b in range(len(target.k))]  # noqa: B023
         return _join([_draw_in_row_space(one, data, spec, form, engine, progress) for one in each])
     return _draw(on_device(data.X), data.weight, target, spec, form, engine, progress)
@@ -156,7 +169,7 @@ def _draw_exactly(X, weight, target, spec, form, engine, progress):
         coef = np.zeros((len(moving), len(free)))
         coef[:, free] = moving
         found.append((coef[..., None], intercept[:, None], scale, log_prob))
-        progress(engine.num_samples, 0)
+    progress(engine.num_samples, 0)
     shape = engine.num_chains, engine.num_samples
     leaves = [np.stack(leaf).astype(target.coef.dtype) for leaf in zip(*found, strict=True)]
     coef, intercept, scale, log_prob = (leaf.reshape(len(leaf), *shape, *leaf.shape[2:]) for leaf in leaves)

@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from bayesglm._diagnostics import check_importance, check_run
 from bayesglm._draws import Posterior, log_prior, per_sample
-from bayesglm._engines import Engine, draw_batch
+from bayesglm._engines import Engine, draw_batch, transitions
 from bayesglm._inference_data import data_tree
 from bayesglm._posterior import Target
 from bayesglm._problem import Data, per_output
@@ -69,7 +69,9 @@ def draw_posterior(fitted, run):
     engine = run.engine
     form = replace(spec.form, mixture=_sees_mixture(run.parametrization, spec, data.X.shape))
     sampled = []
-    with tqdm(disable=not run.progress_bar, desc=f"{engine.num_chains} chains", unit="draw") as bar:
+    length = transitions(data, spec, form, engine)
+    total = None if length is None else length * len(batches)
+    with tqdm(total=total, disable=not run.progress_bar, desc=f"{engine.num_chains} chains", unit="draw") as bar:
         divergences = [0]
 
         def progress(transitions, diverging):
