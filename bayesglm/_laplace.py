@@ -15,6 +15,8 @@ from bayesglm._posterior import Draws, coordinates, potential, unpack, whiten
 
 __all__ = ["run_laplace"]
 
+# Draws that are weighed at least: fewer have no tail to be smoothed.
+LEAST = 1000
 # Linear predictors that one step computes at a time.
 BLOCK = 2_000_000
 
@@ -41,12 +43,13 @@ def run_laplace(
         Of equal weight: those of large importance are there several times, in random order.
     khat : (B,)
     effective : (B,)
-        Effective number of draws, one over the sum of squared weights.
+        Effective number of draws, one over the sum of squared weights, at most the number of draws.
     """
     data = jax.device_put((X, weight, targets, intercept_prior, scale_prior))
     key = jax.random.key(size.seed)
     keys = jax.vmap(partial(jax.random.fold_in, key))(targets.outputs[:, 0])
-    count = size.num_samples * size.num_chains
+    wanted = size.num_samples * size.num_chains
+    count = max(wanted, LEAST)
     rows = max(1, min(count, BLOCK // targets.y[0].size))
     # Blocks of equal size, some draws more than wanted: those are left out.
     length = -(-count // -(-count // rows))
@@ -60,19 +63,19 @@ def run_laplace(
     share = np.exp(smooth - smooth.max(1, keepdims=True))
     share /= share.sum(1, keepdims=True)
     rng = np.random.default_rng(size.seed)
-    chosen = np.stack([_resample(each, rng) for each in share]).reshape(-1, size.num_chains, size.num_samples)
+    chosen = np.stack([_resample(each, wanted, rng) for each in share]).reshape(-1, size.num_chains, size.num_samples)
 
     def pick(leaf):
         return np.stack([np.asarray(one)[rows] for one, rows in zip(leaf, chosen, strict=True)])
 
     progress(size.num_samples, 0)
     draws = Draws._make((*(pick(leaf) for leaf in position), {"lp": pick(log_prob)}))
-    return draws, np.asarray(khat), 1 / (share**2).sum(1)
+    return draws, np.asarray(khat), np.minimum(1 / (share**2).sum(1), wanted)
 
 
-def _resample(share, rng):
+def _resample(share, wanted, rng):
     """Indices of draws, each as often as its share of the weight says, in random order."""
-    places = (np.arange(len(share)) + rng.random()) / len(share)
+    places = (np.arange(wanted) + rng.random()) / wanted
     chosen = np.searchsorted(np.cumsum(share), places * (1 - 1e-12))
     return rng.permutation(np.minimum(chosen, len(share) - 1))
 

@@ -1,19 +1,22 @@
 """Normal priors with more features than samples: sample what the data see, draw the rest from the prior.
 
 With standardized coefficients v ~ Normal(0, I) and the linear predictor A v, the likelihood depends on v only through
-its part in the row space of A, of dimension n at most. For A A' = L L', the rows of Q = L^-1 A span it orthonormally:
-A v = L (Q v). So the design L takes the place of A, and given a draw of Q v the rest of v is a draw of the prior.
+its part in the row space of A, of dimension n at most. For A = L Q with orthonormal rows of Q, A v = L (Q v). So the
+design L takes the place of A, and given a draw of Q v the rest of v is a draw of the prior.
 """
 
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.linalg import cholesky, solve_triangular
+from scipy.linalg import solve_triangular
 
 __all__ = ["RowSpace", "lift", "row_space"]
 
 # Numbers of one block of draws.
 BLOCK = 20_000_000
+# Singular values that count as zero, relative to the norm; far from what double precision resolves, so that features of
+# wildly different units keep their digits.
+ROUNDING = 1e-12
 
 
 class RowSpace(NamedTuple):
@@ -45,10 +48,9 @@ def row_space(X, precision, free, coef):
     flat, normal = free & (precision == 0), free & (precision > 0)
     sd = 1 / np.sqrt(precision[normal])
     standardized = X[:, normal] * sd
-    gram = standardized @ standardized.T
-    # What rounding leaves of the Gram matrix anyway; samples may be equal.
-    rounding = len(X) * np.finfo(float).eps * np.diag(gram).max(initial=1e-300)
-    factor = cholesky(gram + rounding * np.eye(len(X)), lower=True)
+    # Samples may be equal: then L would have no inverse.
+    rounding = ROUNDING * np.linalg.norm(standardized)
+    factor = np.linalg.qr(np.concatenate([standardized.T, rounding * np.eye(len(X))]), mode="r").T
     mode = solve_triangular(factor, X[:, normal] @ coef[normal], lower=True)
     design = np.concatenate([X[:, flat], factor], axis=1)
     return RowSpace(design, np.concatenate([coef[flat], mode]), standardized, factor, sd, flat, free)

@@ -16,10 +16,12 @@ from bayesglm._posterior import Target
 from bayesglm._problem import Data, per_output
 from bayesglm._warn import warn_user
 
-__all__ = ["Run", "check_propriety", "draw_posterior"]
+__all__ = ["Engine", "Run", "check_propriety", "draw_posterior", "in_safe_precision"]
 
 # Numbers beyond which a group with one value per sample is stored on request only.
 LARGE = 100_000_000
+# Rounding error of the energy that the acceptance of a trajectory hardly notices.
+HARMLESS = 0.02
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,14 @@ def check_propriety(fitted):
             where = f" of output {output}" if spec.population else ""
             remedy = fault.remedy or "Give an intercept_prior (a NumPyro distribution)."
             raise ValueError(f"The posterior{where} is improper: {fault.cause}. {remedy}")
+    eta = data.offset + fitted.intercept + data.X @ fitted.coef
+    mean, (low, high) = np.asarray(spec.form.link.inverse(eta)), spec.form.family.mean_domain
+    outside = ~((mean >= low) & (mean <= high)) & (data.weight > 0)[:, None]
+    if outside.any():
+        raise ValueError(
+            f"The fit gives {outside.sum()} samples a mean outside {low:g} ... {high:g}, where the density is zero: "
+            f"the inverse link {spec.form.link.name!r} allows that. Take another one, or smaller offsets."
+        )
     # What rounding leaves of an exact fit grows with the number of terms of the linear predictor.
     family = spec.form.family
     unit = spec.y_spread if family.reports_sigma else 1.0
@@ -56,6 +66,28 @@ def check_propriety(fitted):
             "The dispersion cannot be estimated: the fit has as many effective degrees of freedom as samples. "
             f"Give it, as in {spec.form.family.__name__}(scale=1.0), or use a stronger regularizer."
         )
+
+
+def in_safe_precision(fitted):
+    """The fit, in double precision where single precision would disturb the energy of a sampler.
+
+    The energy is a sum over samples; its rounding error is estimated from the terms at the mode.
+    """
+    data, form = fitted.data, fitted.spec.form
+    if data.X.dtype == np.float64:
+        return fitted
+    with jax.enable_x64(True):
+        eta = (data.offset + fitted.intercept + data.X @ fitted.coef).astype(np.float64)
+        scale = np.where(np.isnan(fitted.spec.scale), 1.0, fitted.spec.scale)
+        terms = np.asarray(form.family.nll(data.y.astype(np.float64), eta, form.link, scale) / form.family.phi(scale))
+    error = np.finfo(np.float32).eps * np.sqrt(((data.weight[:, None] * terms) ** 2).sum())
+    if error <= HARMLESS:
+        return fitted
+    wide = jax.tree.map(
+        lambda leaf: leaf.astype(np.float64) if leaf.dtype == np.float32 else leaf,
+        (tuple(data), fitted.batches, fitted.modes),
+    )
+    return replace(fitted, data=Data(*wide[0]), batches=wide[1], modes=wide[2])
 
 
 def draw_posterior(fitted, run):

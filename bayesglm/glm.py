@@ -226,7 +226,7 @@ class _PenalizedGLM(BaseEstimator):
             the normal approximation of "laplace" is not close to the posterior.
         """
         # ArviZ loads on first use: a fit does not need it.
-        from bayesglm._sampling import Engine, Run, check_propriety, draw_posterior
+        from bayesglm._sampling import Engine, Run, check_propriety, draw_posterior, in_safe_precision
 
         counts = {
             "num_samples": num_samples,
@@ -250,6 +250,8 @@ class _PenalizedGLM(BaseEstimator):
         with jax.enable_x64(fitted.data.X.dtype == np.float64):
             check_propriety(fitted)
             warn_of_fit(fitted)
+        fitted = in_safe_precision(fitted)
+        with jax.enable_x64(fitted.data.X.dtype == np.float64):
             self.posterior_ = draw_posterior(fitted, run)
         return self.posterior_
 

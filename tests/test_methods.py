@@ -236,3 +236,50 @@ def test_sampling_keeps_masked_coefficients_out_of_the_density(rng):
         coef = model.sample(X, y, method="hmc", parametrization=parametrization, **QUIET).posterior["coef"].values
         assert np.isnan(coef[:, :, 0, 1]).all()
         assert np.isfinite(coef[:, :, 1]).all()
+
+
+@pytest.mark.parametrize("unit", [1e-8, 1e7])
+def test_features_of_other_units_keep_the_row_space_exact(unit, rng):
+    """One of 40 features of 20 samples is nearly flat, or nearly zero; against the closed form."""
+    n, p, strength = 20, 40, 0.05
+    X = rng.normal(size=(n, p))
+    y = X[:, 0] + X[:, 1] + rng.normal(size=n)
+    X[:, 0] *= unit
+    model = GLM(GaussianObservations(scale=1.0), regularizer="Ridge", regularizer_strength=strength)
+    posterior = model.sample(X, y, num_samples=5000, **QUIET).posterior
+    design = np.column_stack([np.ones(n), X])
+    size = np.append(1.0, 1 / np.linalg.norm(X, axis=0))
+    precision = np.append(0.0, np.full(p, n * strength))
+    covariance = np.linalg.inv(size[:, None] * (design.T @ design + np.diag(precision)) * size)
+    sd, mean = np.sqrt(np.diag(covariance)) * size, size * (covariance @ (size * (design.T @ y)))
+    draws = np.column_stack([posterior["intercept"].values.ravel(), posterior["coef"].values.reshape(-1, p)])
+    np.testing.assert_allclose((draws.mean(0) - mean) / sd, 0, atol=0.035)
+    np.testing.assert_allclose(draws.std(0), sd, rtol=0.03)
+
+
+@pytest.mark.parametrize(("level", "dtype"), [(1.0, "float32"), (1e5, "float64")])
+def test_large_counts_are_sampled_in_double_precision(level, dtype, rng):
+    X = rng.normal(size=(80, 3)).astype(np.float32)
+    y = rng.poisson(level * np.exp(0.1 * X[:, 0]))
+    idata = GLM(regularizer="Ridge", regularizer_strength=0.1).sample(X, y, progress_bar=False)
+    assert sampler_of(idata) == "hmc"
+    assert idata.posterior["coef"].dtype == dtype
+    assert len(np.unique(idata["sample_stats"]["lp"])) > 3000
+
+
+def test_few_draws_of_laplace_are_chosen_from_many(rng):
+    X, y = counts(rng)
+    model = GLM(regularizer="Ridge", regularizer_strength=0.1)
+    idata = model.sample(X, y, method="laplace", num_samples=2, num_chains=2, **QUIET)
+    assert idata.posterior["coef"].shape == (2, 2, 3)
+    assert idata["sample_stats"].attrs["pareto_khat"] < 0.7
+
+
+def test_means_outside_the_domain_are_refused(rng):
+    X = rng.normal(size=(15, 3))
+    y = rng.gamma(3, 1 / 3, 15)
+    model = GLM("Gamma", regularizer="Lasso", regularizer_strength=0.1)
+    model.fit(X, y)
+    offset = np.where(np.arange(15) < 3, -50.0, 0.0)
+    with pytest.raises(ValueError, match="mean outside .* inverse link 'one_over_x'"):
+        model.sample(X, y, offset=offset, progress_bar=False)
