@@ -16,7 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayesglm._chunks import join_chunks
-from bayesglm._posterior import COMPILE_QUICKLY, Draws, coordinates, potential, recenter, unpack, whiten
+from bayesglm._frame import COMPILE_QUICKLY, coordinates, recenter, whiten
+from bayesglm._posterior import Draws
+from bayesglm._potential import potential, unpack
 
 __all__ = ["run_hmc"]
 

@@ -11,7 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from arviz_stats.base import array_stats
 
-from bayesglm._posterior import Draws, coordinates, potential, unpack, whiten
+from bayesglm._frame import coordinates, whiten
+from bayesglm._posterior import Draws
+from bayesglm._potential import potential, unpack
 
 __all__ = ["run_laplace"]
 

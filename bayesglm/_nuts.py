@@ -12,7 +12,9 @@ import numpy as np
 from numpyro.infer.hmc import hmc
 
 from bayesglm._chunks import join_chunks
-from bayesglm._posterior import COMPILE_QUICKLY, Draws, coordinates, potential, unpack, whiten
+from bayesglm._frame import COMPILE_QUICKLY, coordinates, whiten
+from bayesglm._posterior import Draws
+from bayesglm._potential import potential, unpack
 
 __all__ = ["run_nuts"]
 

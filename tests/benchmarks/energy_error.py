@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from bayesglm import GLM
-from bayesglm._posterior import potential, whiten
+from bayesglm._frame import whiten
+from bayesglm._potential import potential
 from bayesglm._sampling import _target
 
 

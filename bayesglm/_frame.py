@@ -1,0 +1,228 @@
+"""Coordinates in which a posterior looks round: an affine map made from its curvature at the mode.
+
+With ``z = (intercept, coef)`` of each output, ``z = center + factor @ u``. The factor is the inverse Cholesky factor of
+the curvature, with a quadratic stand-in where the prior has kinks. After the coordinates u of all outputs come, in the
+mixture parametrization, the scores of the prior's variances, then that of log(scale) where it is sampled.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.linalg import cho_solve, solve_triangular
+from jax.scipy.special import digamma, polygamma
+
+from bayesglm._passes import expected_curvature, hessian_with_intercept, moments, value_and_slope
+from bayesglm._posterior import log_intercept_prior, log_scale_prior
+
+__all__ = ["COMPILE_QUICKLY", "Frame", "coordinates", "free_coordinates", "recenter", "whiten"]
+
+# Steps towards the mass of a posterior with kinks.
+SETTLING_STEPS = 8
+# How far from the fit's log(scale) its mode is looked for, and bisections.
+SCALE_REACH, HALVINGS = 3.0, 24
+# For programs that run once: the time to compile is nearly all of it.
+COMPILE_QUICKLY = {"xla_backend_optimization_level": 0}
+
+
+class Frame(NamedTuple):
+    """Affine map from round coordinates to parameters."""
+
+    center: Any  # (m, 1 + p)
+    factor: Any  # (m, 1 + p, 1 + p); rows and columns of coefficients held at zero are 0
+    score: Any  # (L,) and its width: what the mixture's variances follow from; empty in the direct parametrization
+    score_sd: Any  # (L,)
+    typical: Any  # (p, m) variance of each coefficient's prior for which the factor was made
+    log_scale: Any  # ()
+    log_scale_sd: Any  # ()
+    log_scale_tail: Any  # () how much longer than a normal one its left tail is
+
+
+def whiten(X, weight, target, intercept_prior, scale_prior, form):
+    """Affine map in which the posterior is round near its mode.
+
+    Returns
+    -------
+    Frame
+    """
+    total = jnp.sum(weight)
+    loss = partial(form.family.nll, link=form.link, scale=target.scale)
+    phi = form.family.phi(target.scale)
+    center_intercept, prior_curvature = target.intercept, jnp.zeros_like(target.intercept)
+    if intercept_prior is not None:
+        center_intercept, prior_curvature = _intercept_with_prior(X, weight, target, intercept_prior, loss, phi)
+    feature_mean, square = moments(X, weight / total)
+    X = jnp.where(square > 0, X - feature_mean, 0.0)
+    eta = target.offset + center_intercept + feature_mean @ target.coef + X @ target.coef
+    share = weight[:, None] / phi
+    curvature = share * expected_curvature(loss, form.link.inverse, eta)
+    slope = share * value_and_slope(loss, target.y, eta)[1]
+    hessian = jnp.stack([hessian_with_intercept(X, column) for column in curvature.T])
+    gradient = jnp.concatenate([jnp.sum(slope, 0)[None], X.T @ slope]).T
+    sd = _rough_sd(hessian, target, form)
+    # The prior is on the intercept of the features as they came, intercept - feature_mean @ coef; at its mode, its
+    # slope is that of the likelihood.
+    direction = jnp.concatenate([jnp.ones(1, X.dtype), -feature_mean])
+    hessian = hessian + prior_curvature[:, None, None] * jnp.outer(direction, direction)
+    if intercept_prior is not None:
+        gradient = gradient - gradient[:, :1] * direction
+    coef, shift = target.coef, jnp.zeros_like(center_intercept)
+    if not form.prior.smooth:
+        coef, shift = _settle(hessian, gradient, target, sd, form)
+    bend = target.k * form.prior.curvature(coef, target.strength, sd)
+    factor = jax.vmap(_inverse_factor)(_with_bend(hessian, bend, target))
+    free = free_coordinates(target)
+    factor = jnp.where(free[:, :, None] & free[:, None], factor, 0.0)
+    # Back from centered features: the intercept takes up what the feature means contribute.
+    factor = factor.at[:, 0].add(-jnp.einsum("p,mpu->mu", feature_mean, factor[:, 1:]))
+    intercept = center_intercept + shift + feature_mean @ (target.coef - coef)
+    center = jnp.concatenate([intercept[:, None], coef.T], 1)
+    scale_frame = jnp.log(target.scale), jnp.ones_like(target.scale), jnp.zeros_like(target.scale)
+    if form.samples_scale:
+        scale_frame = _scale_frame(weight, target, eta, scale_prior, form)
+    return Frame._make((center, factor, *_mixture_frame(target, bend, form), *scale_frame))
+
+
+def _scale_frame(weight, target, eta, scale_prior, form):
+    """Mode of log(scale) near that of the fit, given the linear predictors, its width there, and its left tail.
+
+    The tail is long where the data allow a dispersion of zero: log(scale) is mode + width * (u - tail * u^2) for u < 0.
+    """
+
+    def log_prob(log_scale):
+        scale = jnp.exp(log_scale)
+        nll = form.family.nll(target.y, eta, form.link, scale) / form.family.phi(scale)
+        terms = weight[:, None] * (nll + form.family.log_normalizer(target.y, scale))
+        return log_scale_prior(scale, target, scale_prior, form) + log_scale - jnp.sum(terms)
+
+    def last(condition, low, high):
+        """Where a condition that holds at `low` ceases to hold on the way to `high`."""
+
+        def halve(_, bounds):
+            middle = (bounds[0] + bounds[1]) / 2
+            holds = condition(middle)
+            return jnp.where(holds, middle, bounds[0]), jnp.where(holds, bounds[1], middle)
+
+        return jax.lax.fori_loop(0, HALVINGS, halve, (low, high))[0]
+
+    start = jnp.log(target.scale)
+    mode = last(lambda x: jax.grad(log_prob)(x) > 0, start - SCALE_REACH, start + SCALE_REACH)
+    curvature = -jax.grad(jax.grad(log_prob))(mode)
+    width = jax.lax.rsqrt(jnp.clip(curvature, 1 / SCALE_REACH**2, None))
+    # Three standard deviations away a normal density has fallen by 4.5 on the logarithmic scale.
+    top = log_prob(mode)
+    edge = last(lambda x: log_prob(x) > top - 4.5, mode, mode - 30.0)
+    return mode, width, jnp.maximum(((mode - edge) / width - 3) / 9, 0.0)
+
+
+def _rough_sd(hessian, target, form):
+    """Standard deviations of coefficients (p, m), were they independent."""
+    likelihood = jnp.diagonal(hessian, axis1=1, axis2=2)[:, 1:].T
+    return 1 / jnp.sqrt(likelihood + 1 / form.prior.distribution(target.strength, target.k).variance)
+
+
+def _with_bend(hessian, bend, target):
+    """Hessian of likelihood and prior, the identity for coefficients held at zero."""
+    rows = jnp.arange(1, hessian.shape[1])
+    free = free_coordinates(target)
+    whole = hessian.at[:, rows, rows].add(bend.T)
+    return jnp.where(free[:, :, None] & free[:, None], whole, jnp.eye(hessian.shape[1], dtype=hessian.dtype))
+
+
+def _inverse_factor(hessian):
+    """F with F F' the inverse of a matrix."""
+    root = jnp.sqrt(jnp.diagonal(hessian))
+    lower = jnp.linalg.cholesky(hessian / root / root[:, None])
+    return solve_triangular(lower.T, jnp.eye(len(root), dtype=hessian.dtype)) / root[:, None]
+
+
+def _settle(hessian, gradient, target, sd, form):
+    """Coefficients (p, m), and shift of the intercepts of centered features, where a posterior with kinks has its mass.
+
+    The mode of the normal approximation of the likelihood, times the prior with its kinks rounded off over `sd`.
+    """
+    free = free_coordinates(target)
+    mode = jnp.concatenate([jnp.zeros((1, target.coef.shape[1]), sd.dtype), target.coef]).T
+    right = jnp.where(free, jnp.einsum("mij,mj->mi", hessian, mode) - gradient, 0.0)
+
+    def solve(matrix, right):
+        root = jnp.sqrt(jnp.diagonal(matrix))
+        return cho_solve((jnp.linalg.cholesky(matrix / root / root[:, None]), True), right / root) / root
+
+    def step(_, z):
+        bend = target.k * form.prior.curvature(z[:, 1:].T, target.strength, sd)
+        return jax.vmap(solve)(_with_bend(hessian, bend, target), right)
+
+    settled = jax.lax.fori_loop(0, SETTLING_STEPS, step, mode)
+    return settled[:, 1:].T, settled[:, 0]
+
+
+def _mixture_frame(target, bend, form):
+    """Where the scores of the mixture's variances lie, how wide they are, and the variances' typical values."""
+    typical = jnp.where(bend > 0, 1 / jnp.where(bend > 0, bend, 1.0), 1.0)
+    if not form.mixture:
+        nothing = jnp.zeros(0, typical.dtype)
+        return nothing, nothing, typical
+    mixing = form.prior.mixing(target.strength)
+    half, grouped = (mixing.size + 1) / 2, (mixing.slope > 0) & (mixing.size > 1)
+    slope = jnp.where(grouped, target.k * mixing.slope, 1.0)
+    center = jnp.where(grouped, digamma(half) - jnp.log(slope**2 / 2), 0.0)
+    return center, jnp.where(grouped, jnp.sqrt(polygamma(1, half)), 1.0), typical
+
+
+def _intercept_with_prior(X, weight, target, intercept_prior, loss, phi):
+    """Mode of each intercept given the coefficients, and the curvature of its prior there.
+
+    The fit knows no prior of the intercept, and has none to offer where y sits on a boundary.
+    """
+    fixed = target.offset + X @ target.coef
+
+    def log_prob(intercept):
+        nll = jnp.sum(weight[:, None] * loss(target.y, fixed + intercept)) / phi
+        return jnp.sum(log_intercept_prior(intercept, target.outputs, intercept_prior)) - nll
+
+    def halve(_, bounds):
+        low, high = bounds
+        middle = (low + high) / 2
+        rises = jax.grad(log_prob)(middle) > 0
+        return jnp.where(rises, middle, low), jnp.where(rises, high, middle)
+
+    reach = 50 + 2 * jnp.abs(target.intercept)
+    low, high = jax.lax.fori_loop(0, 60, halve, (target.intercept - reach, target.intercept + reach))
+    mode = (low + high) / 2
+
+    def prior_slope(intercept):
+        return jax.grad(lambda b: jnp.sum(log_intercept_prior(b, target.outputs, intercept_prior)))(intercept)
+
+    curvature = -jax.jvp(prior_slope, (mode,), (jnp.ones_like(mode),))[1]
+    return mode, jnp.maximum(curvature, 0.0)
+
+
+def free_coordinates(target):
+    """Which of (intercept, coef) of each output move, shape (m, 1 + p)."""
+    return jnp.concatenate([jnp.ones((1, target.free.shape[1]), bool), target.free]).T
+
+
+def coordinates(frame, form):
+    """Number of coordinates of a sampler."""
+    return frame.center.size + frame.score.size + form.samples_scale
+
+
+def recenter(frame, mean, sd):
+    """Frame in which coordinates that had these means and standard deviations, shape (D,), have 0 and 1.
+
+    That of log(scale) keeps its mean.
+    """
+    m, width = frame.center.shape
+    stop = m * width + frame.score.size
+    first, middle = slice(0, m * width), slice(m * width, stop)
+    moved = frame._replace(
+        center=frame.center + jnp.einsum("mij,mj->mi", frame.factor, mean[first].reshape(m, width)),
+        factor=frame.factor * sd[first].reshape(m, 1, width),
+        score=frame.score + frame.score_sd * mean[middle],
+        score_sd=frame.score_sd * sd[middle],
+    )
+    if len(mean) == stop:
+        return moved
+    return moved._replace(log_scale_sd=frame.log_scale_sd * sd[-1], log_scale_tail=frame.log_scale_tail * sd[-1])
