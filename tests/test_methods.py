@@ -138,7 +138,7 @@ def test_an_interrupt_keeps_what_was_drawn(method, rng, monkeypatch):
         model.sample(X, y, method=method, num_warmup=900, num_samples=1000)
 
 
-def test_another_number_of_draws_compiles_no_sampler(rng, compilations):
+def test_another_warmup_or_acceptance_compiles_nothing(rng, compilations):
     X, y = counts(rng)
     model = GLM(regularizer="Ridge", regularizer_strength=0.1)
     model.sample(X, y, method="hmc", num_samples=300, **QUIET)
