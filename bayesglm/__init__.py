@@ -7,10 +7,26 @@ from bayesglm import observation_models as observation_models
 from bayesglm import priors as priors
 from bayesglm.glm import GLM as GLM
 from bayesglm.glm import PopulationGLM as PopulationGLM
-from bayesglm.glm import strength_path as strength_path
+from bayesglm.model_selection import GLMCV as GLMCV
+from bayesglm.model_selection import approximate_loo as approximate_loo
+from bayesglm.model_selection import largest_strength as largest_strength
+from bayesglm.model_selection import strength_grid as strength_grid
+from bayesglm.model_selection import strength_path as strength_path
 
 __version__ = "0.1.0"
-__all__ = ["GLM", "PopulationGLM", "distributions", "links", "observation_models", "priors", "strength_path"]
+__all__ = [
+    "GLM",
+    "GLMCV",
+    "PopulationGLM",
+    "approximate_loo",
+    "distributions",
+    "largest_strength",
+    "links",
+    "observation_models",
+    "priors",
+    "strength_grid",
+    "strength_path",
+]
 
 
 def __getattr__(name):

@@ -24,11 +24,20 @@ import jax.numpy as jnp
 from bayesglm._passes import expected_curvature, positive, value_and_slope, weighted_gram
 from bayesglm._quadratic import composite_step
 
-__all__ = ["Solution", "minimize", "optimality"]
+__all__ = ["Hessian", "Solution", "blank_hessian", "minimize", "optimality"]
 
 MAX_HALVINGS = 40
 # The Hessian is renewed after a step that leaves more than this of the residual.
 SLOW = 0.2
+
+
+class Hessian(NamedTuple):
+    """Second derivatives of the loss."""
+
+    gram: Any  # (m, p, p) by the coefficients, intercepts profiled out
+    cross: Any  # (p, m) by coefficient and intercept
+    total: Any  # (m,) by the intercept
+    curvature: Any  # (n, m) of which these are sums
 
 
 class Solution(NamedTuple):
@@ -42,14 +51,7 @@ class Solution(NamedTuple):
     floor: Any  # residual that rounding allows
     n_iter: Any
     converged: Any
-    gram: Any  # (m, p, p) second derivatives of the loss, intercepts profiled out, at the end or shortly before
-
-
-class _Hessian(NamedTuple):
-    gram: Any  # (m, p, p) intercepts profiled out
-    cross: Any  # (p, m) derivatives by coefficient and intercept
-    total: Any  # (m,) by the intercept
-    curvature: Any  # (n, m) of which these are sums
+    hessian: Any  # Hessian at the end or shortly before
 
 
 class _Next(NamedTuple):
@@ -82,8 +84,9 @@ class _State(NamedTuple):
 
 
 def minimize(
-    X, square, count, y, weight, offset, strength, free, start, *, loss, mean, prior, tol, max_iter, exact_gram
-):
+    X, square, count, y, weight, offset, strength, free, start, *,
+    loss, mean, prior, tol, max_iter, exact_gram, hessian=None,
+):  # fmt: skip
     """Minimize the penalized loss.
 
     Parameters
@@ -107,6 +110,8 @@ def minimize(
     max_iter : int
     exact_gram : bool
         Whether the second derivatives that are returned must be those at the minimum.
+    hessian : Hessian, optional
+        Of a point nearby, to begin with; zeros are none.
 
     Returns
     -------
@@ -117,7 +122,7 @@ def minimize(
 
     def objective(coef, eta):
         """F, infinite where eta is, and its rounding error."""
-        terms = column * loss(y, eta)
+        terms = jnp.where(column > 0, column * loss(y, eta), 0.0)
         value = jnp.sum(terms) + prior.penalty(coef, strength)
         return jnp.where(jnp.isfinite(jnp.sum(eta)), value, jnp.inf), 16 * eps * jnp.sum(jnp.abs(terms))
 
@@ -125,6 +130,8 @@ def minimize(
         coef, intercept, hessian, before, length, n_iter, stuck, _ = at
         eta = offset + intercept + (coef.T @ X).T
         slope, curvature = value_and_slope(loss, y, eta)[1], expected_curvature(loss, mean, eta)
+        # What overflows must not meet a weight of 0.
+        slope, curvature = (jnp.where(column > 0, z, 0.0) for z in (slope, curvature))
         rms = positive(jnp.sqrt(jnp.sum(column * slope**2)))
         rounding = eps * jnp.sum(column * (curvature * (1 + jnp.abs(eta)) + jnp.abs(slope)))
         slope, curvature = column * slope, column * curvature
@@ -198,15 +205,17 @@ def minimize(
 
     p, m = free.shape
     zero = jnp.zeros((), X.dtype)
-    blank = _Hessian(*(jnp.zeros(shape, X.dtype) for shape in ((m, p, p), (p, m), m, y.shape)))
-    begin = _Next(start[0], start[1], blank, zero, zero + 1, jnp.zeros((), int), zero > 1, zero < 1)
+    first = blank_hessian(p, y.shape, X.dtype) if hessian is None else hessian
+    is_blank = jnp.all(first.total == 0)
+    before = jnp.where(is_blank, 0.0, jnp.inf).astype(X.dtype)
+    begin = _Next(start[0], start[1], first, before, zero + 1, jnp.zeros((), int), zero > 1, zero < 1)
     nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(evaluate, begin))
     end = jax.lax.while_loop(lambda carry: carry[0].goes_on, go_on, (begin, nothing))[1]
-    hessian = end.hessian
-    old = end.n_iter == 0
+    last = end.hessian
+    old = (end.n_iter == 0) & is_blank
     if exact_gram:
-        old |= jnp.any(jnp.abs(end.curvature - hessian.curvature) > 1e-9 * end.curvature)
-    hessian = jax.lax.cond(old, lambda: profiled_hessian(X, end.curvature, free, count), lambda: hessian)
+        old |= jnp.any(jnp.abs(end.curvature - last.curvature) > 1e-9 * end.curvature)
+    last = jax.lax.cond(old, lambda: profiled_hessian(X, end.curvature, free, count), lambda: last)
     return Solution(
         coef=end.coef,
         intercept=end.intercept,
@@ -216,8 +225,14 @@ def minimize(
         floor=end.floor,
         n_iter=end.n_iter,
         converged=(end.residual <= jnp.maximum(tol, end.floor)) & jnp.isfinite(end.value),
-        gram=hessian.gram,
+        hessian=last,
     )
+
+
+def blank_hessian(p, shape, dtype):
+    """A Hessian of zeros, for p features and observations of a shape (n, m)."""
+    m = shape[1]
+    return Hessian(*(jnp.zeros(part, dtype) for part in ((m, p, p), (p, m), m, shape)))
 
 
 def profiled_hessian(X, curvature, free, count):
@@ -230,7 +245,7 @@ def profiled_hessian(X, curvature, free, count):
 
     outputs = range(curvature.shape[1])
     gram = jnp.stack([one(curvature[:, o], free[:, o], cross[:, o], total[o]) for o in outputs])
-    return _Hessian(gram, cross, total, curvature)
+    return Hessian(gram, cross, total, curvature)
 
 
 def optimality(coef, grad, strength, square, rms, total, prior):

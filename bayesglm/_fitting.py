@@ -3,14 +3,17 @@
 import numbers
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
+from bayesglm._design import Layout
 from bayesglm._map import Mode, find_modes, find_smooth_modes, likeliest_scale
 from bayesglm._model import Spec
 from bayesglm._numpyro import is_distribution
+from bayesglm._options import Parts
 from bayesglm._posterior import Form
 from bayesglm._problem import Data, make_batches, on_device, per_output
 from bayesglm._propriety import boundary_fault, null_space, rank_fault, separation_fault
@@ -18,16 +21,36 @@ from bayesglm._warn import warn_user
 from bayesglm._working_set import find_sparse_modes
 from bayesglm.links import IDENTITY
 
-__all__ = ["Fitted", "fit_path", "warn_of_fit"]
+__all__ = ["Fitted", "Setup", "fit_path", "warn_of_fit"]
 
 # Penalties with kinks: features and entries of X up to which all features are solved for at once.
 SMALL_WIDTH, SMALL_SIZE = 256, 10**6
 # Entries of X, times outputs, up to which compiling takes so much longer than fitting that it should rather be quick.
 TINY_SIZE = 2 * 10**4
+# Strengths from which on smooth fits of a path share a Hessian rather than having their own.
+FEWEST_OF_PATH = 4
 # Squared pivot of the scaled Hessian below which features may be collinear.
 SINGULAR_PIVOT = 1e-8
 # Rounds of fitting the mean and the overdispersion in turn.
 MAX_SCALE_STEPS = 50
+
+
+class Setup(NamedTuple):
+    """A model and its data, read and checked; only the strength is missing."""
+
+    parts: Parts
+    data: Data
+    layout: Layout
+    free: np.ndarray  # (p, outputs) bool: coefficients that are not held at zero
+    population: bool
+
+
+class Effort(NamedTuple):
+    """What a fit may cost."""
+
+    tiny: int  # entries of X, times outputs, up to which the program should rather compile quickly
+    rough: bool  # whether effective degrees of freedom do not matter
+    n_paths: int = 1  # problems b, b + n_paths, b + 2 n_paths ... of a batch differ in their strengths alone
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +72,11 @@ class Fitted:
     def intercept(self):
         """Intercepts, shape (outputs,)."""
         return per_output(self.batches, [mode.intercept for mode in self.modes])
+
+    @property
+    def starts(self):
+        """Coefficients and intercepts of each batch, for a fit to start from."""
+        return [(mode.coef, mode.intercept) for mode in self.modes]
 
     @property
     def edf(self):
@@ -100,54 +128,67 @@ class Fitted:
         )
 
 
-def fit_path(parts, data, layout, strengths, free, *, population, for_sampling=False):
+def fit_path(setup, strengths, *, for_sampling=False, start=None, rough=False):
     """Fit all outputs at each of several strengths.
 
     Parameters
     ----------
-    parts : Parts
-    data : Data
-    layout : Layout
+    setup : Setup
     strengths : list of numpy.ndarray or tuple
         Each as from `read_strength`.
-    free : numpy.ndarray of bool, shape (p, outputs)
-        Coefficients that are not held at zero.
-    population : bool
     for_sampling : bool
         Whether draws are to follow, which take longer than any fit: then it should compile quickly.
+    start : list of Fitted, optional
+        Fits to similar data, one for each strength, to start from.
+    rough : bool
+        Whether effective degrees of freedom and dispersions do not matter.
 
     Returns
     -------
     list of Fitted
         One for each strength.
     """
-    split = [make_batches(data, strength, free) for strength in strengths]
+    parts, data = setup.parts, setup.data
+    split = [make_batches(data, strength, setup.free) for strength in strengths]
     with jax.enable_x64(data.X.dtype == np.float64):
         X = on_device(data.X)
-        tiny = SMALL_SIZE if for_sampling else TINY_SIZE
-        found = [_fit_batches(X, data, batches, parts, tiny) for batches in zip(*split, strict=True)]
+        effort = Effort(SMALL_SIZE if for_sampling else TINY_SIZE, rough)
+        starts = [[None] * len(split[0])] * len(split) if start is None else [each.starts for each in start]
+        found = [
+            _fit_batches(X, data, batches, begins, parts, effort)
+            for batches, begins in zip(zip(*split, strict=True), zip(*starts, strict=True), strict=True)
+        ]
         fits = []
         for strength, batches, modes_and_scales in zip(strengths, split, zip(*found, strict=True), strict=True):
             modes, scales = zip(*modes_and_scales, strict=True)
-            spec = _make_spec(parts, layout, population, strength, free, batches, scales, data)
+            spec = _make_spec(setup, strength, batches, scales)
             fits.append(Fitted(data, batches, list(modes), spec, _tolerance(parts, data.X.dtype)))
     return fits
 
 
-def _fit_batches(X, data, batches, parts, tiny):
+def _fit_batches(X, data, batches, starts, parts, effort):
     """Modes and second parameters of batches that differ in their strengths alone, one pair each."""
+    # From strong to weak: under penalties with kinks, each fit starts where the one before ended.
+    order = sorted(range(len(batches)), key=lambda k: -_size(batches[k]))
+    found = {}
     if not parts.prior.smooth and not _is_small(X):
-        # One after the other, from strong to weak: each starts where the one before ended.
-        found, start = {}, None
-        for k in sorted(range(len(batches)), key=lambda k: -_size(batches[k])):
-            found[k] = _fit_batch(X, data, batches[k], parts, start, tiny)
-            start = found[k][0].coef, found[k][0].intercept
+        last = None
+        for k in order:
+            found[k] = _fit_batch(X, data, batches[k], parts, starts[k] or last, effort)
+            last = found[k][0].coef, found[k][0].intercept
         return [found[k] for k in range(len(batches))]
-    joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *batches)
-    modes, scale = _fit_batch(X, data, joined, parts, None, tiny)
+    joined, start = (
+        None if each[0] is None else jax.tree.map(lambda *leaves: np.concatenate(leaves), *[each[k] for k in order])
+        for each in (batches, starts)
+    )
+    is_path = not parts.prior.smooth or len(batches) >= FEWEST_OF_PATH
+    n_paths = len(batches[0].y) if is_path else len(joined.y)
+    modes, scale = _fit_batch(X, data, joined, parts, start, effort, n_paths)
     ends = np.cumsum([len(batch.y) for batch in batches])[:-1]
     modes = [np.split(leaf, ends) for leaf in modes]
-    return list(zip(map(Mode._make, zip(*modes, strict=True)), np.split(scale, ends), strict=True))
+    for k, mode, second in zip(order, map(Mode._make, zip(*modes, strict=True)), np.split(scale, ends), strict=True):
+        found[k] = mode, second
+    return [found[k] for k in range(len(batches))]
 
 
 def _is_small(X):
@@ -159,11 +200,15 @@ def _size(batch):
     return jax.tree.leaves(batch.strength)[0].sum()
 
 
-def _fit_batch(X, data, batch, parts, start, tiny):
-    """Modes of a batch and the family's second parameter, shape (B,)."""
+def _fit_batch(X, data, batch, parts, start, effort, n_paths=None):
+    """Modes of a batch and the family's second parameter, shape (B,).
+
+    Problems b, b + n_paths, b + 2 n_paths ... differ in their strengths alone.
+    """
+    effort = effort._replace(n_paths=n_paths or len(batch.y))
     family = parts.family
     scale = np.full(len(batch.y), family.scale if isinstance(family.scale, numbers.Real) else 1.0, data.X.dtype)
-    modes = _find_modes(X, data, batch, scale, start, parts, tiny)
+    modes = _find_modes(X, data, batch, scale, start, parts, effort)
     if isinstance(family.scale, numbers.Real):
         return modes, scale
     if not family.scale_shapes_mean:
@@ -174,13 +219,13 @@ def _fit_batch(X, data, batch, parts, start, tiny):
         new = np.asarray(likeliest_scale(*arguments, family=type(family), link=parts.link))
         settled = np.abs(np.log(new / scale)) < np.sqrt(np.finfo(new.dtype).eps) / 10
         scale = new
-        modes = _find_modes(X, data, batch, scale, (modes.coef, modes.intercept), parts, tiny)
+        modes = _find_modes(X, data, batch, scale, (modes.coef, modes.intercept), parts, effort)
         if settled.all():
             break
     return modes, scale
 
 
-def _find_modes(X, data, batch, scale, start, parts, tiny):
+def _find_modes(X, data, batch, scale, start, parts, effort):
     """Modes of a batch."""
     (n_samples, n_features), dtype = X.shape, data.X.dtype
     tol = _tolerance(parts, dtype)
@@ -189,14 +234,16 @@ def _find_modes(X, data, batch, scale, start, parts, tiny):
         shape = batch.outputs.shape
         start = np.zeros((shape[0], n_features, shape[1]), dtype), np.full(shape, np.nan, dtype)
     problem = X, data.weight, batch.y, batch.offset, batch.strength, batch.free
-    is_tiny = X.size * batch.outputs.size <= tiny
-    exact = not parts.family.scale_shapes_mean and not isinstance(parts.family.scale, numbers.Real)
+    is_tiny = X.size * batch.outputs.size <= effort.tiny
+    exact = not effort.rough and not parts.family.scale_shapes_mean and not isinstance(parts.family.scale, numbers.Real)
     if parts.prior.smooth:
         dual = n_features > n_samples and bool(((batch.strength > 0) | ~batch.free).all())
-        static |= {"dual": dual, "alike": dual and _is_alike(batch), "exact_trace": exact}
+        static |= {"dual": dual, "alike": dual and _is_alike(batch), "n_paths": effort.n_paths}
+        static["trace"] = "exact" if exact else "none" if effort.rough else "cheap"
         modes = find_smooth_modes[is_tiny](*problem, scale, start, tol, parts.max_iter, **static)
     elif _is_small(X):
-        modes = find_modes[is_tiny](*problem, scale, start, tol, parts.max_iter, **static, prior=type(parts.prior))
+        static |= {"prior": type(parts.prior), "n_paths": effort.n_paths, "rough": effort.rough}
+        modes = find_modes[is_tiny](*problem, scale, start, tol, parts.max_iter, **static)
     else:
         static["prior"] = type(parts.prior)
         modes = find_sparse_modes(*problem, scale, start, tol, parts.max_iter, **static, exact_trace=exact)
@@ -278,8 +325,9 @@ def _warn_of_mode(fitted):
         )
 
 
-def _make_spec(parts, layout, population, strength, free, batches, scales, data):
+def _make_spec(setup, strength, batches, scales):
     """Everything of the Bayesian model that the fit fixes."""
+    parts, data = setup.parts, setup.data
     family = parts.family
     total = data.weight.sum()
     blocks = tuple(block for batch in batches for block in batch.outputs)
@@ -298,10 +346,10 @@ def _make_spec(parts, layout, population, strength, free, batches, scales, data)
             samples_scale=not fixed,
             conditional_prior=parts.conditional_prior and not fixed and not family.scale_shapes_mean,
         ),
-        layout=layout,
-        population=population,
+        layout=setup.layout,
+        population=setup.population,
         strength=strength,
-        free=free,
+        free=setup.free,
         blocks=blocks,
         total=total,
         k=_divide(total, np.asarray(family.phi(scale))),

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bayesglm._composite import minimize
+from bayesglm._composite import blank_hessian, minimize
 from bayesglm._passes import moments
 from bayesglm._quadratic import trace_of_hat
 from bayesglm._smooth import minimize_smooth
@@ -31,8 +31,13 @@ class Mode(NamedTuple):
     pearson: Any  # (B, m) Pearson chi-square statistic
 
 
-def _find_modes(X, weight, y, offset, strength, free, scale, start, tol, max_iter, *, family, link, prior):
+def _find_modes(
+    X, weight, y, offset, strength, free, scale, start, tol, max_iter, *, family, link, prior, n_paths, rough
+):
     """Penalized fits of a batch of problems.
+
+    Problems b, b + n_paths, b + 2 n_paths ... differ in their strengths alone and are solved one after the other, each
+    with the Hessian of the one before as long as that serves.
 
     Parameters
     ----------
@@ -45,12 +50,16 @@ def _find_modes(X, weight, y, offset, strength, free, scale, start, tol, max_ite
     scale : (B,)
         The family's second parameter, where it shapes the mean's fit.
     start : pair of (B, p, m) and (B, m)
-        Coefficients and intercepts to start from; an intercept of NaN starts from the mean of y.
+        Coefficients and intercepts to start from; an intercept of NaN starts where the problem before ended, the first
+        from the mean of y.
     tol, max_iter : numbers
         As for `minimize`.
     family, prior : type
         Of `bayesglm.observation_models` and `bayesglm.priors`.
     link : Link
+    n_paths : int
+    rough : bool
+        Whether effective degrees of freedom may be those shortly before the mode.
 
     Returns
     -------
@@ -60,18 +69,21 @@ def _find_modes(X, weight, y, offset, strength, free, scale, start, tol, max_ite
     center, square = moments(X, share)
     features = jnp.where(square[:, None] > 0, (X - center).T, 0.0)
 
-    def solve(problem):
+    def solve(before, problem):
         y, offset, strength, free, scale, (coef, intercept) = problem
-        begin = start_of_intercept(y, offset, share, link)
-        intercept = jnp.where(jnp.isnan(intercept), begin, intercept + center @ coef)
+        *last, hessian = before
+        given = ~jnp.any(jnp.isnan(intercept))
+        coef, intercept = jax.tree.map(
+            lambda new, old: jnp.where(given, new, old), (coef, intercept + center @ coef), tuple(last)
+        )
         solution = minimize(
-            features, square, len(square), y, share, offset, strength, free, (coef, intercept), exact_gram=True,
+            features, square, len(square), y, share, offset, strength, free, (coef, intercept), exact_gram=not rough,
             loss=partial(family.nll, link=link, scale=scale), mean=link.inverse, prior=prior,
-            tol=tol, max_iter=max_iter,
+            tol=tol, max_iter=max_iter, hessian=hessian,
         )  # fmt: skip
         coef = solution.coef
-        trace, pivot = trace_of_hat(solution.gram, coef, strength, free, prior)
-        return Mode(
+        trace, pivot = trace_of_hat(solution.hessian.gram, coef, strength, free, prior)
+        mode = Mode(
             coef=coef,
             intercept=solution.intercept - center @ coef,
             residual=solution.residual,
@@ -81,24 +93,37 @@ def _find_modes(X, weight, y, offset, strength, free, scale, start, tol, max_ite
             edf=1 + trace,
             pearson=pearson(y, solution.eta, weight, scale, family, link),
         )
+        return (coef, solution.intercept, solution.hessian), mode
 
+    def solve_path(problems):
+        y, offset, _, free, _, (coef, _) = jax.tree.map(lambda leaf: leaf[0], problems)
+        blank = blank_hessian(len(square), y.shape, X.dtype)
+        begin = jnp.zeros_like(coef), start_of_intercept(y, offset, share, link), blank
+        return jax.lax.scan(solve, begin, problems)[1]
+
+    problems = jax.tree.map(
+        lambda leaf: jnp.swapaxes(leaf.reshape(-1, n_paths, *leaf.shape[1:]), 0, 1),
+        (y, offset, strength, free, scale, start),
+    )
     # Problems differ in how long they take: a processor does not wait for the longest, an accelerator does.
-    together = 1 if jax.default_backend() == "cpu" else len(scale)
-    return jax.lax.map(solve, (y, offset, strength, free, scale, start), batch_size=together)
+    together = None if jax.default_backend() == "cpu" else n_paths
+    modes = jax.lax.map(solve_path, problems, batch_size=together)
+    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1).reshape(-1, *leaf.shape[2:]), modes)
 
 
 def pearson(y, eta, weight, scale, family, link):
     """Pearson's chi-square statistic of each output."""
     mean = link.inverse(eta)
-    return jnp.sum(weight[:, None] * (y - mean) ** 2 / family.unit_variance(mean, scale), 0)
+    terms = weight[:, None] * (y - mean) ** 2 / family.unit_variance(mean, scale)
+    return jnp.sum(jnp.where(weight[:, None] > 0, terms, 0.0), 0)
 
 
 def _find_smooth_modes(
-    X, weight, y, offset, strength, free, scale, start, tol, max_iter, *, family, link, dual, alike, exact_trace
+    X, weight, y, offset, strength, free, scale, start, tol, max_iter, *, family, link, dual, alike, n_paths, trace
 ):
     """Penalized fits of a batch of problems of one output each, under a smooth penalty.
 
-    Parameters are those of `find_modes`, and three more.
+    Parameters are those of `find_modes`, and four more.
 
     Parameters
     ----------
@@ -108,8 +133,10 @@ def _find_smooth_modes(
     alike : bool
         For `dual`: whether the problems have the same free coefficients, and strengths that are the same up to a
         factor.
-    exact_trace : bool
-        Whether the effective degrees of freedom must rest on all samples rather than some thousands.
+    n_paths : int
+        Problems b, b + n_paths, b + 2 n_paths ... differ in their strengths alone.
+    trace : {"exact", "cheap", "none"}
+        Whether the effective degrees of freedom must rest on all samples, or only where that costs little, or are NaN.
 
     Returns
     -------
@@ -122,7 +149,7 @@ def _find_smooth_modes(
     solution = minimize_smooth(
         X, y, share, offset, strength, free, (coef, intercept),
         loss=partial(family.nll, link=link, scale=scale), mean=link.inverse, tol=tol, max_iter=max_iter,
-        dual=dual, alike=alike, exact_trace=exact_trace,
+        dual=dual, alike=alike, n_paths=n_paths, trace=trace,
     )  # fmt: skip
     eta = offset + solution.intercept + X @ solution.coef
     return Mode(
@@ -154,8 +181,8 @@ def _two_ways(function, *static):
     }
 
 
-find_modes = _two_ways(_find_modes, "family", "link", "prior")
-find_smooth_modes = _two_ways(_find_smooth_modes, "family", "link", "dual", "alike", "exact_trace")
+find_modes = _two_ways(_find_modes, "family", "link", "prior", "n_paths", "rough")
+find_smooth_modes = _two_ways(_find_smooth_modes, "family", "link", "dual", "alike", "n_paths", "trace")
 
 
 @partial(jax.jit, static_argnames=("family", "link"))
@@ -166,7 +193,8 @@ def likeliest_scale(X, weight, y, offset, coef, intercept, *, family, link):
     """
 
     def solve(y, offset, coef, intercept):
-        eta = offset + intercept + X @ coef
+        # What overflows must not meet a weight of 0.
+        eta = jnp.where(weight[:, None] > 0, offset + intercept + X @ coef, link.predictor(0.5 * jnp.ones(())))
 
         def log_likelihood(log_scale):
             scale = jnp.exp(log_scale)

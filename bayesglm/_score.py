@@ -9,22 +9,27 @@ __all__ = ["SCORE_TYPES", "score_fit"]
 SCORE_TYPES = (None, "log-likelihood", "pseudo-r2-McFadden", "pseudo-r2-Cohen")
 
 
-def score_fit(y, eta, weight, spec, score_type):
-    """Score the linear predictor of a fit.
+def score_fit(y, eta, weight, form, scale, score_type):
+    """Score the linear predictors of fits to the same data.
 
     Parameters
     ----------
-    y, eta : (n, outputs)
+    y : (n, outputs)
+    eta : (..., n, outputs)
     weight : (n,)
-    spec : Spec
+    form : Form
+    scale : (..., outputs)
+        The family's second parameter.
     score_type : one of SCORE_TYPES
 
     Returns
     -------
-    float
+    numpy.ndarray, shape (...)
+        -inf where a mean lies outside the family's domain.
     """
-    family, link, scale = spec.form.family, spec.form.link, spec.scale
+    family, link = form.family, form.link
     share = weight / weight.sum()
+    scale = scale[..., None, :]
     # A mean outside the domain, or one that overflows, must not meet a weight of 0.
     eta = np.where(weight[:, None] > 0, eta, np.asarray(link.predictor(0.5 * np.ones(()))))
     # The null model predicts the mean; where all y are equal it is the saturated model.
@@ -34,16 +39,18 @@ def score_fit(y, eta, weight, spec, score_type):
     null = np.where(
         varies, share @ np.asarray(family.nll(y, np.broadcast_to(mean, y.shape), IDENTITY, scale)), saturated
     )
-    fit = share @ np.asarray(family.nll(y, eta, link, scale))
+    loss = np.asarray(family.nll(y, eta, link, scale))
+    fit = share @ np.where(np.isnan(loss), np.inf, loss)
     if score_type is None:
-        return float(np.mean(_fraction(null - saturated, fit - saturated)))
+        return np.mean(_fraction(null - saturated, fit - saturated), axis=-1)
     if score_type == "pseudo-r2-Cohen":
-        return float(_fraction(np.mean(null - saturated), np.mean(fit - saturated)))
+        return _fraction(np.mean(null - saturated, axis=-1), np.mean(fit - saturated, axis=-1))
     constant = share @ np.asarray(family.log_normalizer(y, scale))
-    likelihood, null_likelihood = (np.mean(-loss / np.asarray(family.phi(scale)) - constant) for loss in (fit, null))
+    phi = np.asarray(family.phi(scale))[..., 0, :]
+    likelihood, null_likelihood = (np.mean(-loss / phi - constant, axis=-1) for loss in (fit, null))
     if score_type == "log-likelihood":
-        return float(likelihood)
-    return float(_fraction(null_likelihood, likelihood))
+        return likelihood
+    return _fraction(null_likelihood, likelihood)
 
 
 def _fraction(null, fit):

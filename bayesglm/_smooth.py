@@ -80,7 +80,9 @@ class _State(NamedTuple):
     done: Any  # (m,)
 
 
-def minimize_smooth(X, y, share, offset, strength, free, start, *, loss, mean, tol, max_iter, dual, alike, exact_trace):
+def minimize_smooth(
+    X, y, share, offset, strength, free, start, *, loss, mean, tol, max_iter, dual, alike, n_paths, trace
+):
     """Minimize the penalized loss of each output.
 
     Parameters
@@ -101,8 +103,11 @@ def minimize_smooth(X, y, share, offset, strength, free, start, *, loss, mean, t
         Whether to factorize a matrix of the samples rather than of the features.
     alike : bool
         Whether the outputs have the same free coefficients, and strengths that are the same up to a factor.
-    exact_trace : bool
-        Whether the trace must rest on all samples.
+    n_paths : int
+        Outputs o, o + n_paths, o + 2 n_paths ... differ in their strengths alone; each such path shares a Hessian.
+    trace : {"exact", "cheap", "none"}
+        Whether the trace is that at the mode, over all samples; or so only where every Hessian is over all samples,
+        and otherwise that of the last Hessian of the solver; or NaN.
 
     Returns
     -------
@@ -119,7 +124,8 @@ def minimize_smooth(X, y, share, offset, strength, free, start, *, loss, mean, t
     some_share = some_share / jnp.sum(some_share)
     if not dual:
         some = some - center
-    always = chosen is None and p <= ALWAYS_NEWTON
+    shares = n_paths < y.shape[1]
+    always = chosen is None and p <= ALWAYS_NEWTON and not shares
     kernels = _kernels(X, center, strength, moves, alike) if dual else None
 
     def evaluate(trial):
@@ -131,13 +137,16 @@ def minimize_smooth(X, y, share, offset, strength, free, start, *, loss, mean, t
 
     def curvature_at(position):
         eta = some_offset + position[0] + (_product(X, center, position[1:]) if dual else some @ position[1:])
-        curvature = some_share[:, None] * expected_curvature(loss, mean, eta)
+        curvature = expected_curvature(loss, mean, eta)
+        curvature = jnp.where(some_share[:, None] > 0, some_share[:, None] * curvature, 0.0)
         return curvature, eps * jnp.sum(curvature * (1 + jnp.abs(eta)), 0)
 
     def factorize(position):
         curvature, rounding = curvature_at(position)
         if dual:
             return _dual_factor(X, center, curvature, kernels, strength, moves), rounding
+        if shares:
+            curvature = curvature.reshape(len(curvature), -1, n_paths).mean(1)
         hessians = _hessians(some, curvature) if chosen is None else _rough_hessians(some, curvature, square)
         return _primal_factor(hessians, strength, moves), rounding
 
@@ -222,17 +231,21 @@ def minimize_smooth(X, y, share, offset, strength, free, start, *, loss, mean, t
     )
     end = jax.lax.while_loop(unfinished, look, begin)
     where = end.point.position
-    if dual:
+    if dual and trace == "none":
+        freedom, pivot = jnp.full(m, jnp.nan, X.dtype), jnp.ones(m, X.dtype)
+    elif dual:
         moved = jnp.any(jnp.abs(curvature_at(where)[0] - end.factor[0] ** 2) > 1e-9 * end.factor[0] ** 2)
         factor = jax.lax.cond(moved, lambda: factorize(where)[0], lambda: end.factor)
-        trace, pivot = _dual_trace(factor, strength, moves), jnp.ones(m, X.dtype)
-    elif chosen is None:
-        trace, pivot = _primal_trace(factorize(where)[0])
-    elif exact_trace:
-        hessians = _all_hessians(X, center, y, share, offset, where, loss, mean)
-        trace, pivot = _primal_trace(_primal_factor(hessians, strength, moves))
+        freedom, pivot = _dual_trace(factor, strength, moves), jnp.ones(m, X.dtype)
+    elif trace == "none":
+        freedom, pivot = jnp.full(m, jnp.nan, X.dtype), _smallest_pivot(end.factor[1])
+    elif trace == "cheap" and chosen is not None:
+        freedom, pivot = _primal_trace(end.factor)
+    elif chosen is None and not shares:
+        freedom, pivot = _primal_trace(factorize(where)[0])
     else:
-        trace, pivot = _primal_trace(end.factor)
+        hessians = _all_hessians(X, center, y, share, offset, where, loss, mean)
+        freedom, pivot = _primal_trace(_primal_factor(hessians, strength, moves))
     constant = jnp.any(free & ~moves & (strength == 0), 0)
     return SmoothSolution(
         coef=where[1:],
@@ -240,7 +253,7 @@ def minimize_smooth(X, y, share, offset, strength, free, start, *, loss, mean, t
         residual=end.residual,
         n_iter=end.n_iter,
         converged=(end.residual <= end.goal) & jnp.isfinite(end.point.value),
-        trace=trace,
+        trace=freedom,
         pivot=jnp.where(constant, 0.0, pivot),
     )
 
@@ -319,20 +332,24 @@ def _all_hessians(X, center, y, share, offset, position, loss, mean):
 
 
 def _primal_factor(hessians, strength, moves):
-    """Roots of the diagonals, Cholesky factors of the scaled Hessians of F, and the scaled Hessians of the loss."""
+    """Roots of the diagonals, Cholesky factors of the scaled Hessians of F, and the scaled Hessians of the loss.
+
+    Output o has Hessian o modulo their number.
+    """
 
     def one(problem):
-        hessian, strength, moves = problem
+        path, strength, moves = problem
         moves = jnp.concatenate([jnp.ones(1, bool), moves])
-        bend = jnp.concatenate([jnp.zeros(1, hessian.dtype), strength])
-        hessian = jnp.where(moves[:, None] & moves, hessian, 0.0)
+        bend = jnp.concatenate([jnp.zeros(1, hessians.dtype), strength])
+        hessian = jnp.where(moves[:, None] & moves, hessians[path], 0.0)
         root = jnp.sqrt(positive(jnp.where(moves, jnp.diagonal(hessian) + bend, 1.0)))
         scaled = hessian / root / root[:, None]
         jitter = 4 * len(root) * jnp.finfo(root.dtype).eps
         lower = _cholesky(scaled + jnp.diag(jnp.where(moves, bend / root**2 + jitter, 1.0)))
         return root, lower, scaled
 
-    return jax.lax.map(one, (hessians, strength.T, moves.T))
+    paths = jnp.arange(strength.shape[1]) % len(hessians)
+    return jax.lax.map(one, (paths, strength.T, moves.T))
 
 
 def _cholesky(matrix):
@@ -355,9 +372,13 @@ def _primal_trace(factor):
 
     def one(problem):
         lower, scaled = problem
-        return jnp.trace(cho_solve((lower, True), scaled)) - 1, jnp.min(jnp.diagonal(lower)) ** 2
+        return jnp.trace(cho_solve((lower, True), scaled)) - 1
 
-    return jax.lax.map(one, factor[1:])
+    return jax.lax.map(one, factor[1:]), _smallest_pivot(factor[1])
+
+
+def _smallest_pivot(lower):
+    return jnp.min(jnp.diagonal(lower, axis1=1, axis2=2), 1) ** 2
 
 
 def _kernels(X, center, strength, moves, alike):

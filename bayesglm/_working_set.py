@@ -192,9 +192,11 @@ def _correlate(X, center, slope):
 def _slopes(share, y, eta, scale, *, family, link):
     """The last three fields of a point."""
     loss = partial(family.nll, link=link, scale=scale)
-    slope = value_and_slope(loss, y, eta)[1]
+    slope, curvature = value_and_slope(loss, y, eta)[1], expected_curvature(loss, link.inverse, eta)
+    # What overflows must not meet a weight of 0.
+    slope, curvature = (jnp.where(share[:, None] > 0, z, 0.0) for z in (slope, curvature))
     rms = positive(jnp.sqrt(jnp.sum(share @ slope**2)))
-    return share[:, None] * slope, rms, share @ expected_curvature(loss, link.inverse, eta)
+    return share[:, None] * slope, rms, share @ curvature
 
 
 @partial(jax.jit, static_argnames="prior")
@@ -259,5 +261,5 @@ def _gather(features, rows, count):
 def _describe(part, rows, count, problem, weight, *, family, link, prior):
     """Trace, pivot and Pearson's statistic of a solution."""
     free = problem.free[rows] & (jnp.arange(len(rows)) < count)[:, None]
-    trace, pivot = trace_of_hat(part.gram, part.coef, prior.rows(problem.strength, rows), free, prior)
+    trace, pivot = trace_of_hat(part.hessian.gram, part.coef, prior.rows(problem.strength, rows), free, prior)
     return trace, pivot, pearson(problem.y, part.eta, weight, problem.scale, family, link)

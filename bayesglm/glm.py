@@ -1,17 +1,16 @@
 """Penalized generalized linear models: the mode by `fit`, the posterior by `sample`."""
 
-from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import jax
 import numpy as np
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 
 from bayesglm import links
 from bayesglm._design import read_design, same_layout
 from bayesglm._draws import draw_y, draw_y_at, prior_draws, thin
-from bayesglm._fitting import fit_path, warn_of_fit
+from bayesglm._fitting import Setup, fit_path, warn_of_fit
 from bayesglm._model import glm_model, read_traced
 from bayesglm._options import check_draws, check_method, check_prior_shapes, check_run_options, read_key, resolve
 from bayesglm._problem import Data, without_unseen
@@ -19,7 +18,7 @@ from bayesglm._score import SCORE_TYPES, score_fit
 from bayesglm._strength import read_feature_mask, read_strength
 from bayesglm._targets import check_counts, read_offset, read_targets, read_weights
 
-__all__ = ["GLM", "PopulationGLM", "strength_path"]
+__all__ = ["GLM", "PopulationGLM"]
 
 
 class _PenalizedGLM(BaseEstimator):
@@ -135,7 +134,7 @@ class _PenalizedGLM(BaseEstimator):
         weight = read_weights(sample_weight, len(matrix), matrix.dtype)
         with jax.enable_x64(True):
             eta = self._linear_predictor(matrix, offset).reshape(targets.shape)
-            return score_fit(targets, eta, weight, spec, score_type)
+            return float(score_fit(targets, eta, weight, spec.form, spec.scale, score_type))
 
     def simulate(self, key, X, *, offset=None):
         """Draw y at the fit.
@@ -380,8 +379,9 @@ class _PenalizedGLM(BaseEstimator):
 
     def _fit(self, X, y, sample_weight, offset, *, for_sampling=False):
         """Check all arguments, then fit; set the fitted attributes and return a Fitted."""
-        strengths = [self.regularizer_strength]
-        (fitted,) = self._fit_path(X, y, sample_weight, offset, strengths, for_sampling=for_sampling)
+        setup = self._read(X, y, sample_weight, offset, for_sampling=for_sampling)
+        strengths = self._read_strengths(setup, [self.regularizer_strength])
+        (fitted,) = fit_path(setup, strengths, for_sampling=for_sampling)
         self._set_fitted(fitted)
         return fitted
 
@@ -396,8 +396,8 @@ class _PenalizedGLM(BaseEstimator):
             self.dispersion_prior,
         )
 
-    def _fit_path(self, X, y, sample_weight, offset, strengths, *, for_sampling=False, labels=("",)):
-        """Check all arguments, then fit at each strength; return a list of Fitted. Labels begin error messages."""
+    def _read(self, X, y, sample_weight, offset, *, for_sampling=False):
+        """Check all arguments but the strength; return a Setup."""
         parts = self._resolve()
         matrix, layout = read_design(X)
         dtype = matrix.dtype
@@ -411,13 +411,20 @@ class _PenalizedGLM(BaseEstimator):
         shift = read_offset(offset, len(matrix), n_outputs, dtype, population=self._population)
         data = without_unseen(Data(matrix, targets, weight, shift))
         free = read_feature_mask(self.feature_mask, layout, n_outputs)
+        return Setup(parts, data, layout, free, self._population)
+
+    @staticmethod
+    def _read_strengths(setup, strengths, labels=("",)):
+        """Check strengths against a Setup. Labels begin error messages."""
         read = []
         for label, each in zip(labels, strengths, strict=True):
             try:
-                read.append(read_strength(each, parts.prior, layout, free, population=self._population))
+                read.append(
+                    read_strength(each, setup.parts.prior, setup.layout, setup.free, population=setup.population)
+                )
             except ValueError as error:
                 raise ValueError(f"{label}{error}") from error
-        return fit_path(parts, data, layout, read, free, population=self._population, for_sampling=for_sampling)
+        return read
 
     def _set_fitted(self, fitted):
         spec = fitted.spec
@@ -548,52 +555,3 @@ class PopulationGLM(_PenalizedGLM):
             dispersion_prior,
         )
         self.feature_mask = feature_mask
-
-
-def strength_path(model, X, y, strengths, *, sample_weight=None, offset=None):
-    """Fit a model at each of several strengths, faster than one after the other.
-
-    Smooth and small problems are fitted as one batch; a Ridge with more features than samples factorizes one matrix
-    of the samples for all strengths that differ by a factor. Large problems whose penalty has kinks go from strong to
-    weak strengths, each from the fit before.
-
-    Parameters
-    ----------
-    model : GLM or PopulationGLM
-        Neither changed nor fitted; its `regularizer_strength` has no effect.
-    X, y, sample_weight, offset
-        As in `GLM.fit`.
-    strengths : iterable
-        Each in any form that `regularizer_strength` may have; for ElasticNet, a list of pairs.
-
-    Returns
-    -------
-    list of GLM or PopulationGLM
-        One fitted model for each strength, in their order.
-
-    Raises
-    ------
-    ValueError
-        As in `GLM.fit`, or if there are no strengths.
-
-    Warns
-    -----
-    ConvergenceWarning
-        As in `GLM.fit`, for each fit that calls for it.
-    """
-    if (
-        isinstance(strengths, str | Mapping)
-        or getattr(strengths, "ndim", 1) == 0
-        or not isinstance(strengths, Iterable)
-    ):
-        raise ValueError(f"strengths must be a list of regularizer strengths; got {strengths!r}.")
-    strengths = list(strengths)
-    if not strengths:
-        raise ValueError("strengths is empty; expected at least one regularizer strength.")
-    models = [clone(model).set_params(regularizer_strength=strength) for strength in strengths]
-    labels = [f"strengths[{k}]: " for k in range(len(strengths))]
-    fits = models[0]._fit_path(X, y, sample_weight, offset, strengths, labels=labels)
-    for each, fitted in zip(models, fits, strict=True):
-        each._set_fitted(fitted)
-        warn_of_fit(fitted)
-    return models

@@ -128,6 +128,17 @@ class Ridge(_Separable):
         return strength
 
     @staticmethod
+    def threshold(grad, curvature, strength):
+        """Factors of the penalty at which coefficients are shrunk to a hundredth.
+
+        Parameters
+        ----------
+        grad, curvature : array of the shape of the coefficients
+            Of the loss where those with a penalty are zero.
+        """
+        return jnp.where(strength > 0, 99 * curvature / jnp.where(strength > 0, strength, 1.0), 0.0)
+
+    @staticmethod
     def is_flat(strength):
         """Which coefficients have a flat prior."""
         return strength == 0
@@ -164,6 +175,11 @@ class Lasso(_Separable):
     def curvature(coef, strength, sd):
         """Curvature of the quadratic that touches the penalty at the typical size of the coefficient."""
         return strength / jnp.sqrt(coef**2 + sd**2)
+
+    @staticmethod
+    def threshold(grad, curvature, strength):
+        """Factors of the penalty from which on coefficients are zero, where `grad` is that of the loss at zero."""
+        return jnp.where(strength > 0, jnp.abs(grad) / jnp.where(strength > 0, strength, 1.0), 0.0)
 
     @staticmethod
     def is_flat(strength):
@@ -216,6 +232,12 @@ class ElasticNet(_Separable):
         """Sum of the curvatures of the two parts."""
         size, ratio = strength
         return Lasso.curvature(coef, size * ratio, sd) + size * (1 - ratio)
+
+    @staticmethod
+    def threshold(grad, curvature, strength):
+        """Factors of the penalty from which on coefficients are zero, where `grad` is that of the loss at zero."""
+        size, ratio = strength
+        return Lasso.threshold(grad, curvature, size * ratio)
 
     @staticmethod
     def is_flat(strength):
@@ -298,6 +320,13 @@ class GroupLasso:
         rate, groups = strength
         norms = group_norms(jnp.sqrt(coef**2 + sd**2), groups, rate.shape[-1])
         return spread(rate / jnp.where(norms > 0, norms, 1.0), groups, 0.0)
+
+    @staticmethod
+    def threshold(grad, curvature, strength):
+        """Factors of the penalty from which on groups are zero, where `grad` is that of the loss at zero."""
+        rate, groups = strength
+        norms = group_norms(grad, groups, rate.shape[-1])
+        return spread(jnp.where(rate > 0, norms / jnp.where(rate > 0, rate, 1.0), 0.0), groups, 0.0)
 
     @staticmethod
     def is_flat(strength):

@@ -9,7 +9,7 @@ import bayesglm
 
 PACKAGE = Path(bayesglm.__file__).parent
 LEVELS = [
-    {"_groups", "_design", "_warn", "_numpyro", "_exact", "_row_space"},
+    {"_groups", "_design", "_warn", "_numpyro", "_exact", "_row_space", "_expansion"},
     {"distributions", "links", "_passes", "_targets", "_propriety", "_diagnostics", "_chunks"},
     {"priors", "observation_models", "_quadratic", "_smooth"},
     {"_composite"},
@@ -19,18 +19,18 @@ LEVELS = [
     {"_potential"},
     {"_hmc", "_laplace", "_nuts"},
     {"_fitting", "_draws", "_engines", "_score", "_prior_summary"},
-    {"_inference_data"},
+    {"_inference_data", "_cross_validation", "_leave_one_out"},
     {"_sampling"},
-    {"glm"},
+    {"glm", "model_selection"},
     {"__init__"},
 ]
 DOORS = {
-    "sklearn": {"glm", "_targets", "_fitting"},
+    "sklearn": {"glm", "model_selection", "_targets", "_fitting"},
     "arviz": set(),
     "arviz_base": {"_inference_data"},
     "arviz_stats": {"_laplace"},
     "numpyro.infer": {"_nuts"},
-    "scipy": {"_propriety", "_diagnostics", "_row_space"},
+    "scipy": {"_propriety", "_diagnostics", "_row_space", "_expansion"},
     "matplotlib": set(),
 }
 FREE_OF_NUMPYRO = {

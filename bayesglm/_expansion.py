@@ -1,0 +1,119 @@
+"""The objective to second order around a mode: what leaving out samples, and curvature itself, do to it.
+
+Coefficients that a kink of the penalty holds at zero stay there. In double precision, on the host.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve, solve_triangular
+
+__all__ = ["Expansion", "expand", "slopes"]
+
+
+class Expansion(NamedTuple):
+    """A quadratic function of the parameters that are not held at zero, for one problem of m outputs.
+
+    H is the Hessian of W times the objective, W the sum of the weights: that of -log posterior times the dispersion.
+    """
+
+    covariance: Any  # (n, m, m) of the linear predictors of each sample under the inverse of H
+    variance: Any  # (p, m) diagonal of the inverse of H; 0 where a coefficient is held at zero
+    log_det: Any  # log determinant of H
+
+
+def expand(X, curvature, strength, coef, free, total, prior):
+    """Expand the objective of one problem.
+
+    Parameters
+    ----------
+    X : (n, p)
+    curvature : (n, m)
+        Second derivatives of the loss, times the weights.
+    strength : as the prior takes it
+    coef : (p, m)
+    free : (p, m) bool
+    total : float
+        Sum of the weights.
+    prior : class
+
+    Returns
+    -------
+    Expansion
+    """
+    flat = np.asarray(prior.is_flat(strength))
+    active = free & ((coef != 0) | flat | prior.smooth)
+    if prior.smooth and X.shape[1] > len(X) and not (flat & free).any():
+        return _expand_dual(X, curvature[:, 0], np.where(active, total * np.asarray(strength), np.inf)[:, 0])
+    n, m = curvature.shape
+    place = np.full((len(coef), m), -1)
+    place[active] = m + np.arange(active.sum())
+    size = m + int(active.sum())
+    hessian = np.zeros((size, size))
+    designs = []
+    for output in range(m):
+        rows = np.concatenate([[output], place[active[:, output], output]])
+        design = np.concatenate([np.ones((n, 1)), X[:, active[:, output]]], axis=1)
+        hessian[np.ix_(rows, rows)] += (design * curvature[:, output, None]).T @ design
+        designs.append((rows, design))
+    hessian[m:, m:] += total * _bend(coef, active, strength, prior)
+    unit = np.sqrt(np.where(np.diag(hessian) > 0, np.diag(hessian), 1.0))
+    lower, _ = cho_factor(hessian / unit / unit[:, None], lower=True)
+    lower = np.tril(lower)
+    spread = np.zeros((m, size, n))
+    for output, (rows, design) in enumerate(designs):
+        padded = np.zeros((size, n))
+        padded[rows] = design.T / unit[rows, None]
+        spread[output] = solve_triangular(lower, padded, lower=True)
+    inverse = solve_triangular(lower, np.eye(size), lower=True) / unit
+    variance = np.zeros(coef.shape)
+    variance[active] = (inverse**2).sum(0)[m:]
+    log_det = 2 * np.log(np.diag(lower)).sum() + 2 * np.log(unit).sum()
+    return Expansion(np.einsum("akn,bkn->nab", spread, spread), variance, log_det)
+
+
+def _bend(coef, active, strength, prior):
+    """Second derivatives of the penalty by the active coefficients."""
+    if not prior.separable:
+        whole = np.asarray(jax.hessian(prior.penalty)(coef, strength)).reshape(coef.size, coef.size)
+        return whole[np.ix_(active.ravel(), active.ravel())]
+    pull = jax.grad(lambda w: prior.penalty(w, strength))
+    return np.diag(np.asarray(jax.jvp(pull, (coef,), (np.ones_like(coef),))[1])[active])
+
+
+def _expand_dual(X, curvature, precision):
+    """Expand a problem with a penalty on every coefficient by Woodbury's identity, from a matrix of the samples."""
+    scaled = X / np.sqrt(precision)
+    root = np.sqrt(curvature)
+    kernel = scaled @ scaled.T
+    inner = np.eye(len(X)) + root[:, None] * kernel * root
+    lower, _ = cho_factor(inner, lower=True)
+    lower = np.tril(lower)
+    half = solve_triangular(lower, root[:, None] * kernel, lower=True)
+    held = kernel - half.T @ half
+    # The intercept, which has no penalty, is bordered to it.
+    reach = 1 - held @ curvature
+    left = curvature @ reach
+    covariance = held + np.outer(reach, reach) / left
+    spread = solve_triangular(lower, root[:, None] * scaled, lower=True)
+    pull = scaled.T @ (root * cho_solve((lower, True), root * 1.0))
+    variance = (1 - (spread**2).sum(0) + pull**2 / left) / precision
+    log_det = 2 * np.log(np.diag(lower)).sum() + np.log(precision[np.isfinite(precision)]).sum() + np.log(left)
+    return Expansion(np.diag(covariance)[:, None, None], variance[:, None], log_det)
+
+
+@partial(jax.jit, static_argnames=("family", "link", "order"))
+def slopes(y, eta, scale, *, family, link, order):
+    """First derivatives of the loss by the linear predictor, up to an order, elementwise."""
+
+    def derivative(function):
+        return lambda eta: jax.jvp(function, (eta,), (jnp.ones_like(eta),))[1]
+
+    found, function = [], lambda eta: family.nll(y, eta, link, scale)
+    for _ in range(order):
+        function = derivative(function)
+        found.append(function(eta))
+    return tuple(found)
