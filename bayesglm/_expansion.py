@@ -23,9 +23,10 @@ class Expansion(NamedTuple):
     covariance: Any  # (n, m, m) of the linear predictors of each sample under the inverse of H
     variance: Any  # (p, m) diagonal of the inverse of H; 0 where a coefficient is held at zero
     log_det: Any  # log determinant of H
+    pull: Any  # (p, m) coefficients' part of the inverse of H times the features' sums that `third` asks for
 
 
-def expand(X, curvature, strength, coef, free, total, prior):
+def expand(X, curvature, strength, coef, free, total, prior, third=None):
     """Expand the objective of one problem.
 
     Parameters
@@ -39,15 +40,21 @@ def expand(X, curvature, strength, coef, free, total, prior):
     total : float
         Sum of the weights.
     prior : class
+    third : (n, m), optional
+        Third derivatives of the loss, times the weights. Times the covariances of the linear predictors they are the
+        slope of `log_det` by the linear predictors, and summed over the samples with the features what `pull` solves
+        for.
 
     Returns
     -------
     Expansion
     """
+    third = np.zeros(curvature.shape) if third is None else third
     flat = np.asarray(prior.is_flat(strength))
     active = free & ((coef != 0) | flat | prior.smooth)
     if prior.smooth and X.shape[1] > len(X) and not (flat & free).any():
-        return _expand_dual(X, curvature[:, 0], np.where(active, total * np.asarray(strength), np.inf)[:, 0])
+        precision = np.where(active, total * np.asarray(strength), np.inf)[:, 0]
+        return _expand_dual(X, curvature[:, 0], precision, third[:, 0])
     n, m = curvature.shape
     place = np.full((len(coef), m), -1)
     place[active] = m + np.arange(active.sum())
@@ -72,7 +79,11 @@ def expand(X, curvature, strength, coef, free, total, prior):
     variance = np.zeros(coef.shape)
     variance[active] = (inverse**2).sum(0)[m:]
     log_det = 2 * np.log(np.diag(lower)).sum() + 2 * np.log(unit).sum()
-    return Expansion(np.einsum("akn,bkn->nab", spread, spread), variance, log_det)
+    covariance = np.einsum("akn,bkn->nab", spread, spread)
+    slope = np.einsum("akn,na->k", spread, third * np.einsum("naa->na", covariance))
+    pull = np.zeros(coef.shape)
+    pull[active] = (solve_triangular(lower, slope, lower=True, trans=1) / unit)[m:]
+    return Expansion(covariance, variance, log_det, pull)
 
 
 def _bend(coef, active, strength, prior):
@@ -84,25 +95,32 @@ def _bend(coef, active, strength, prior):
     return np.diag(np.asarray(jax.jvp(pull, (coef,), (np.ones_like(coef),))[1])[active])
 
 
-def _expand_dual(X, curvature, precision):
+def _expand_dual(X, curvature, precision, third):
     """Expand a problem with a penalty on every coefficient by Woodbury's identity, from a matrix of the samples."""
     scaled = X / np.sqrt(precision)
     root = np.sqrt(curvature)
     kernel = scaled @ scaled.T
-    inner = np.eye(len(X)) + root[:, None] * kernel * root
-    lower, _ = cho_factor(inner, lower=True)
+    lower, _ = cho_factor(np.eye(len(X)) + root[:, None] * kernel * root, lower=True)
     lower = np.tril(lower)
+
+    def held(right):
+        """Coefficients, times the root of their precision, for sums X' right, the intercept being held."""
+        inner = root * cho_solve((lower, True), root * (kernel @ right))
+        return scaled.T @ (right - inner)
+
     half = solve_triangular(lower, root[:, None] * kernel, lower=True)
-    held = kernel - half.T @ half
+    inner = kernel - half.T @ half
     # The intercept, which has no penalty, is bordered to it.
-    reach = 1 - held @ curvature
+    reach = 1 - inner @ curvature
     left = curvature @ reach
-    covariance = held + np.outer(reach, reach) / left
+    covariance = inner + np.outer(reach, reach) / left
     spread = solve_triangular(lower, root[:, None] * scaled, lower=True)
-    pull = scaled.T @ (root * cho_solve((lower, True), root * 1.0))
-    variance = (1 - (spread**2).sum(0) + pull**2 / left) / precision
+    cross = held(curvature)
+    variance = (1 - (spread**2).sum(0) + cross**2 / left) / precision
     log_det = 2 * np.log(np.diag(lower)).sum() + np.log(precision[np.isfinite(precision)]).sum() + np.log(left)
-    return Expansion(np.diag(covariance)[:, None, None], variance[:, None], log_det)
+    slope = third * np.diag(covariance)
+    pull = (held(slope) - cross * (reach @ slope) / left) / np.sqrt(precision)
+    return Expansion(np.diag(covariance)[:, None, None], variance[:, None], log_det, pull[:, None])
 
 
 @partial(jax.jit, static_argnames=("family", "link", "order"))

@@ -16,7 +16,7 @@ from bayesglm._posterior import Target
 from bayesglm._problem import Data, per_output
 from bayesglm._warn import warn_user
 
-__all__ = ["Engine", "Run", "check_propriety", "draw_posterior", "in_safe_precision"]
+__all__ = ["Engine", "Run", "check_propriety", "draw_posterior", "in_safe_precision", "sees_mixture", "target_of"]
 
 # Numbers beyond which a group with one value per sample is stored on request only.
 LARGE = 100_000_000
@@ -99,7 +99,7 @@ def draw_posterior(fitted, run):
     """
     batches, modes, data, spec = fitted.batches, fitted.modes, fitted.data, fitted.spec
     engine = run.engine
-    form = replace(spec.form, mixture=_sees_mixture(run.parametrization, spec, data.X.shape))
+    form = replace(spec.form, mixture=sees_mixture(run.parametrization, spec, data.X.shape))
     sampled = []
     length = transitions(data, spec, form, engine)
     total = None if length is None else length * len(batches)
@@ -111,7 +111,7 @@ def draw_posterior(fitted, run):
             bar.update(transitions)
             bar.set_postfix(divergences=divergences[0])
 
-        targets = [_target(batch, mode, data, spec) for batch, mode in zip(batches, modes, strict=True)]
+        targets = [target_of(batch, mode, data, spec) for batch, mode in zip(batches, modes, strict=True)]
         for target in targets:
             sampled.append(draw_batch(target, data, spec, form, engine, progress))
     length = min(one.draws.scale.shape[2] for one in sampled)
@@ -143,14 +143,15 @@ def draw_posterior(fitted, run):
     return tree
 
 
-def _sees_mixture(parametrization, spec, shape):
+def sees_mixture(parametrization, spec, shape):
     """Whether to sample priors with kinks as scale mixtures: where the prior says more than the data."""
     if spec.form.prior.smooth:
         return False
     return parametrization == "mixture" or (parametrization == "auto" and shape[1] >= shape[0])
 
 
-def _target(batch, mode, data, spec):
+def target_of(batch, mode, data, spec):
+    """Posteriors of the problems of a batch."""
     first = batch.outputs[:, 0]
     target = Target(
         outputs=batch.outputs,

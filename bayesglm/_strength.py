@@ -4,19 +4,38 @@ X decides how a strength is read: at a container of X, the same kind of containe
 below; at a leaf, a number or an array that broadcasts to the leaf's coefficients.
 """
 
+from typing import Any, NamedTuple
+
 import numpy as np
 
 from bayesglm._design import as_numbers
 from bayesglm._numpyro import is_distribution
 from bayesglm.priors import ElasticNet, GroupLasso, UnRegularized
 
-__all__ = ["read_feature_mask", "read_groups", "read_strength"]
+__all__ = ["Unknowns", "fill_strength", "read_feature_mask", "read_groups", "read_strength", "read_unknowns"]
 
 ARGUMENT = "regularizer_strength"
+# What may stand for a number: a strength that the data choose.
+LEARNED = ("evidence",)
+
+
+class Unknowns(NamedTuple):
+    """Strengths that are yet to be found, L of them."""
+
+    index: Any  # which one each coefficient, or each group, has; -1: a number was given
+    kinds: tuple  # what the user wrote for each, one of LEARNED
+    places: dict  # label of each value that the user wrote: array of indices, -1 for a number
+
+    def put(self, strength, values):
+        """The strength, as from `read_strength`, with values (L,) of the unknown ones."""
+        factor = np.where(self.index >= 0, np.append(values, 1.0)[self.index], 1.0)
+        if isinstance(strength, tuple):
+            return strength[0] * factor, strength[1]
+        return strength * factor
 
 
 def read_strength(strength, prior, layout, free, *, population):
-    """Read a strength for one prior.
+    """Read a strength of numbers for one prior.
 
     Parameters
     ----------
@@ -42,6 +61,21 @@ def read_strength(strength, prior, layout, free, *, population):
     ValueError
         If the strength does not fit X, or a value is negative, NaN or infinite.
     """
+    read, unknowns = read_unknowns(strength, prior, layout, free, population=population)
+    if unknowns.kinds:
+        raise ValueError(f"{ARGUMENT} must be numbers here; got {unknowns.kinds[0]!r}.")
+    return read
+
+
+def read_unknowns(strength, prior, layout, free, *, population):
+    """Read a strength some of whose numbers may be unknown.
+
+    Returns
+    -------
+    strength : as from `read_strength`
+        With 1 in place of what is unknown.
+    unknowns : Unknowns
+    """
     n_outputs = free.shape[1]
     reader = _Reader(layout, n_outputs, population)
     if isinstance(prior, UnRegularized):
@@ -50,20 +84,51 @@ def read_strength(strength, prior, layout, free, *, population):
                 f"{ARGUMENT} is {strength!r}, but there is no regularizer for it: "
                 "name one ('Ridge', 'Lasso', 'ElasticNet' or 'GroupLasso')."
             )
-        return np.zeros((layout.n_features, n_outputs))
+        return np.zeros((layout.n_features, n_outputs)), reader.unknowns(np.full(free.shape, -1))
     if isinstance(prior, GroupLasso):
         groups, n_groups = read_groups(prior.mask, layout, n_outputs, population=population)
         groups = np.where(free, groups, n_groups)
         sizes = np.bincount(groups.ravel(), minlength=n_groups + 1)[:n_groups]
-        return reader.per_group(strength, n_groups, prior.mask is None) * np.sqrt(sizes), groups
+        numbers, index = _decode(reader.per_group(strength, n_groups, prior.mask is None))
+        return (numbers * np.sqrt(sizes), groups), reader.unknowns(index)
     if isinstance(prior, ElasticNet):
         size, ratio = _split_elastic_net(strength)
-        size, ratio = reader.per_coefficient(size, ARGUMENT), reader.per_coefficient(ratio, "the ratio of " + ARGUMENT)
+        size, index = _decode(reader.per_coefficient(size, ARGUMENT))
+        unknowns = reader.unknowns(np.where(free, index, -1))
+        ratio = _decode(reader.per_coefficient(ratio, "the ratio of " + ARGUMENT))[0]
+        if len(reader.kinds) > len(unknowns.kinds):
+            raise ValueError(f"The ratio of {ARGUMENT} must be numbers; got {reader.kinds[-1]!r}.")
         if not ((ratio > 0) & (ratio <= 1)).all():
             wrong = ratio[~((ratio > 0) & (ratio <= 1))][0]
             raise ValueError(f"The ratio of {ARGUMENT} must be above 0 and at most 1 (0 is Ridge); got {wrong:g}.")
-        return np.where(free, size, 0.0), ratio
-    return np.where(free, reader.per_coefficient(1.0 if strength is None else strength, ARGUMENT), 0.0)
+        return (np.where(free, size, 0.0), ratio), unknowns
+    numbers, index = _decode(reader.per_coefficient(1.0 if strength is None else strength, ARGUMENT))
+    return np.where(free, numbers, 0.0), reader.unknowns(np.where(free, index, -1))
+
+
+def _decode(array):
+    """Numbers, with 1 where one is unknown, and which unknown that is, -1 for none."""
+    return np.where(array < 0, 1.0, array), np.where(array < 0, -array - 1, -1).astype(int)
+
+
+def fill_strength(strength, prior, unknowns, values):
+    """The user's strength with numbers in place of what was unknown."""
+    if isinstance(prior, ElasticNet) and type(strength) is tuple:
+        return _fill(strength[0], ARGUMENT, unknowns.places, values), strength[1]
+    return _fill(strength, ARGUMENT, unknowns.places, values)
+
+
+def _fill(value, label, places, values):
+    if label in places:
+        index = places[label]
+        known = np.where(index < 0, value, 0) if (index < 0).any() else 0.0
+        filled = np.where(index < 0, np.asarray(known, float), np.append(values, 0.0)[index])
+        return filled if filled.ndim else float(filled)
+    if isinstance(value, dict):
+        return {key: _fill(child, f"{label}[{key!r}]", places, values) for key, child in value.items()}
+    if isinstance(value, list | tuple):
+        return [_fill(child, f"{label}[{i}]", places, values) for i, child in enumerate(value)]
+    return value
 
 
 def read_feature_mask(mask, layout, n_outputs):
@@ -145,6 +210,30 @@ class _Reader:
         self.layout = layout
         self.n_outputs = n_outputs
         self.population = population
+        self.kinds: list[str] = []
+        self.places: dict[str, np.ndarray] = {}
+
+    def unknowns(self, index):
+        """What was met so far."""
+        return Unknowns(index, tuple(self.kinds), dict(self.places))
+
+    def numbers(self, value, label):
+        """An array of finite numbers >= 0; -1, -2, ... are the first, second, ... unknown."""
+        entries = np.asarray(value, object) if isinstance(value, str | list | tuple | np.ndarray) else None
+        if entries is None or not any(isinstance(entry, str) for entry in entries.ravel()):
+            return _read_numbers(value, label)
+        if label not in self.places:
+            index = np.full(entries.shape, -1)
+            for place, entry in np.ndenumerate(entries):
+                if isinstance(entry, str):
+                    if entry not in LEARNED:
+                        raise ValueError(f"{label} must be a number, an array of numbers or 'evidence'; got {entry!r}.")
+                    index[place] = len(self.kinds)
+                    self.kinds.append(entry)
+            self.places[label] = index
+        index = self.places[label]
+        known = np.where(index < 0, entries, 0.0)
+        return np.where(index < 0, _read_numbers(known.astype(float) if known.ndim else 0.0, label), -1.0 - index)
 
     def per_coefficient(self, value, argument):
         """One number per coefficient, shape (n_features, n_outputs)."""
@@ -156,7 +245,7 @@ class _Reader:
         value = 1.0 if value is None else value
         one_list = isinstance(value, list | tuple) and all(map(_is_scalar, value))
         if one_list or not isinstance(value, dict | list | tuple):
-            array = _read_numbers(value, ARGUMENT)
+            array = self.numbers(value, ARGUMENT)
             if array.ndim == 0 or array.shape == (n_groups,):
                 return np.array(np.broadcast_to(array, (n_groups,)))
             per_leaf = one_list and isinstance(self.layout.skeleton(), list | tuple)
@@ -172,7 +261,7 @@ class _Reader:
     def _coefficients(self, value, index, label):
         """Broadcast a value to one leaf's coefficients."""
         width = self.layout.widths[index]
-        array = _read_numbers(value, label)
+        array = self.numbers(value, label)
         allowed = [(), (width,)]
         if self.population:
             allowed += [(1, self.n_outputs), (width, 1), (width, self.n_outputs)]
@@ -186,7 +275,7 @@ class _Reader:
 
     def _group_of_leaf(self, value, index, label):
         """Broadcast a value to one leaf's default groups, one per output."""
-        array = _read_numbers(value, label)
+        array = self.numbers(value, label)
         if array.shape not in [(), (1, self.n_outputs)][: 2 if self.population else 1]:
             expected = "a number, since the leaf is one group"
             if self.population:

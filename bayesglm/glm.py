@@ -15,7 +15,7 @@ from bayesglm._model import glm_model, read_traced
 from bayesglm._options import check_draws, check_method, check_prior_shapes, check_run_options, read_key, resolve
 from bayesglm._problem import Data, without_unseen
 from bayesglm._score import SCORE_TYPES, score_fit
-from bayesglm._strength import read_feature_mask, read_strength
+from bayesglm._strength import fill_strength, read_feature_mask, read_strength, read_unknowns
 from bayesglm._targets import check_counts, read_offset, read_targets, read_weights
 
 __all__ = ["GLM", "PopulationGLM"]
@@ -380,9 +380,17 @@ class _PenalizedGLM(BaseEstimator):
     def _fit(self, X, y, sample_weight, offset, *, for_sampling=False):
         """Check all arguments, then fit; set the fitted attributes and return a Fitted."""
         setup = self._read(X, y, sample_weight, offset, for_sampling=for_sampling)
-        strengths = self._read_strengths(setup, [self.regularizer_strength])
-        (fitted,) = fit_path(setup, strengths, for_sampling=for_sampling)
-        self._set_fitted(fitted)
+        prior, given = setup.parts.prior, self.regularizer_strength
+        strength, unknowns = read_unknowns(given, prior, setup.layout, setup.free, population=setup.population)
+        if unknowns.kinds:
+            # Loads what draws need.
+            from bayesglm._evidence import most_likely_strengths
+
+            values, fitted = most_likely_strengths(setup, strength, unknowns)
+            given = fill_strength(given, prior, unknowns, values)
+        else:
+            (fitted,) = fit_path(setup, [strength], for_sampling=for_sampling)
+        self._set_fitted(fitted, given)
         return fitted
 
     def _resolve(self):
@@ -426,8 +434,9 @@ class _PenalizedGLM(BaseEstimator):
                 raise ValueError(f"{label}{error}") from error
         return read
 
-    def _set_fitted(self, fitted):
+    def _set_fitted(self, fitted, strength):
         spec = fitted.spec
+        self.regularizer_strength_ = strength
         self.spec_ = spec
         self.coef_ = spec.layout.split(fitted.coef if self._population else fitted.coef[:, 0])
         self.intercept_ = fitted.intercept

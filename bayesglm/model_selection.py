@@ -59,7 +59,7 @@ def strength_path(model, X, y, strengths, *, sample_weight=None, offset=None):
     """
     models, setup, read = _read_path(model, X, y, _listed(strengths), sample_weight, offset)
     for each, fitted in zip(models, fit_path(setup, read), strict=True):
-        each._set_fitted(fitted)
+        each._set_fitted(fitted, each.regularizer_strength)
         warn_of_fit(fitted)
     return models
 
@@ -380,7 +380,7 @@ class GLMCV(BaseEstimator):
         self.best_strength_ = strengths[self.best_index_]
         self.best_estimator_ = models[self.best_index_]
         (fitted,) = fit_path(setup, [read[self.best_index_]], start=[fits[self.best_index_]])
-        self.best_estimator_._set_fitted(fitted)
+        self.best_estimator_._set_fitted(fitted, self.best_strength_)
         self.coef_, self.intercept_ = self.best_estimator_.coef_, self.best_estimator_.intercept_
         warn_of_fit(fitted)
         return self
@@ -462,7 +462,7 @@ def _score_models(scorer, models, fits, X, y, index):
     targets = _safe_indexing(y, index)
     scores = []
     for model, fitted in zip(models, fits, strict=True):
-        model._set_fitted(fitted)
+        model._set_fitted(fitted, model.regularizer_strength)
         scores.append(scorer(model, some, targets))
     return scores
 
