@@ -10,11 +10,11 @@ from bayesglm.glm import PopulationGLM as PopulationGLM
 from bayesglm.glm import strength_path as strength_path
 
 __version__ = "0.1.0"
-__all__ = ["GLM", "PopulationGLM", "distributions", "links", "observation_models", "priors", "strength_path"]
+__all__ = ["GLM", "PopulationGLM", "distributions", "links", "observation_models", "plots", "priors", "strength_path"]
 
 
 def __getattr__(name):
-    """Load the module of distributions on first use: it loads NumPyro."""
-    if name == "distributions":
-        return importlib.import_module("bayesglm.distributions")
+    """Load the modules of distributions and of plots on first use: they load NumPyro and matplotlib."""
+    if name in ("distributions", "plots"):
+        return importlib.import_module(f"bayesglm.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

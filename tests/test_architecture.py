@@ -22,16 +22,17 @@ LEVELS = [
     {"_inference_data"},
     {"_sampling"},
     {"glm"},
+    {"plots"},
     {"__init__"},
 ]
 DOORS = {
-    "sklearn": {"glm", "_targets", "_fitting"},
+    "sklearn": {"glm", "_targets", "_fitting", "plots"},
     "arviz": set(),
     "arviz_base": {"_inference_data"},
     "arviz_stats": {"_laplace"},
     "numpyro.infer": {"_nuts"},
-    "scipy": {"_propriety", "_diagnostics", "_row_space"},
-    "matplotlib": set(),
+    "scipy": {"_propriety", "_diagnostics", "_row_space", "plots"},
+    "matplotlib": {"plots"},
 }
 FREE_OF_NUMPYRO = {
     *(
