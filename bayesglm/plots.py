@@ -283,7 +283,7 @@ def plot_predictions(
         else:
             _draw_scatter(axis, mean[:, output], observed[:, output], one, prob, spec.form.family.is_count, seed)
         if spec.population:
-            axis.set_title(f"output {output}")
+            axis.set_ylabel(f"{axis.get_ylabel()}, output {output}")
     return drawn if spec.population else drawn[0]
 
 
@@ -422,6 +422,12 @@ def _legend_beside(axis, names, colors, **look):
     axis.legend(handles=handles, title=title, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
 
 
+def _legend_above(axis, columns):
+    """Legend above the axes, where it hides nothing."""
+    look = {"fontsize": 8, "frameon": False, "borderaxespad": 0.2, "columnspacing": 1.0}
+    axis.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=columns, **look)
+
+
 def _weight_label(spec):
     scale = WEIGHT_OF_LINK.get(spec.form.link.name, "linear predictor")
     return f"weight ({scale} per unit)"
@@ -436,7 +442,8 @@ def _draw_weights(axis, model, spec, prob):
     n_features, n_outputs = coef.shape
     # Room of one weight in points: marks become smaller rather than cover each other.
     room = axis.get_window_extent().width * 72 / axis.figure.dpi / n_features * 0.8 / n_outputs
-    size = float(np.clip(0.6 * room, 1.2, 6.0))
+    # Dots are narrower than bars, so that they do not hide a short one.
+    size = float(np.clip(0.4 * room, 1.2, 5.0))
     rasterized = coef.size > MANY
     tail = (1 - prob) / 2
     for output, color in enumerate(_colors(n_outputs)):
@@ -445,7 +452,7 @@ def _draw_weights(axis, model, spec, prob):
         values = coef[free, output]
         if draws is not None:
             low, high = np.quantile(draws[:, free, output], [tail, 1 - tail], axis=0)
-            bars = {"linewidth": float(np.clip(0.5 * room, 0.5, 5.0)), "label": "interval", "zorder": 2}
+            bars = {"linewidth": float(np.clip(0.6 * room, 0.5, 9.0)), "label": "interval", "zorder": 2}
             axis.vlines(places, low, high, color=_pale(color), rasterized=rasterized, **bars)
         stems = {"linewidth": float(np.clip(0.2 * room, 0.2, 1.2)), "label": "stem", "zorder": 2.5}
         axis.vlines(places, 0, values, color=color, rasterized=rasterized, **stems)
@@ -658,13 +665,11 @@ def _bins(mean):
 
 
 def _diagonal(axis, low, high):
-    axis.plot(
-        [low, high], [low, high], color="0.4", linewidth=1, linestyle="--", zorder=2.5, label="observed = predicted"
-    )
+    axis.plot([low, high], [low, high], color="0.4", linewidth=1, linestyle="--", zorder=2.5, label="_diagonal")
 
 
 def _interval_label(prob, low, high, observed, what):
-    return f"{prob:.0%} interval of {what}; {np.mean((low <= observed) & (observed <= high)):.0%} are inside"
+    return f"{prob:.0%} intervals of {what} ({np.mean((low <= observed) & (observed <= high)):.0%} are inside)"
 
 
 def _draw_scatter(axis, mean, observed, draws, prob, is_count, seed):
@@ -689,7 +694,7 @@ def _draw_scatter(axis, mean, observed, draws, prob, is_count, seed):
     if is_count and observed.max() > SOME:
         _root_axes(axis, observed.max())
     axis.set(xlabel="predicted mean (units of y)", ylabel="observed y")
-    axis.legend(fontsize=8, loc="upper left")
+    _legend_above(axis, columns=1)
 
 
 def _root_axes(axis, largest):
@@ -726,9 +731,9 @@ def _draw_calibration(axis, mean, observed, draws, prob, seed):
     moved = np.random.default_rng(seed).uniform(0.03, 0.1, len(mean))
     look = {"linestyle": "none", "marker": ".", "alpha": float(np.clip(400 / len(mean), 0.1, 0.6)), "markersize": 4}
     places = np.where(observed > 0.5, 1 + moved, -moved)
-    axis.plot(mean, places, color="C0", label="samples: ones above, zeros below", rasterized=len(mean) > MANY, **look)
+    axis.plot(mean, places, color="C0", label="samples: 1 above, 0 below", rasterized=len(mean) > MANY, **look)
     axis.set(xlabel="predicted probability of y = 1", ylabel="observed share of y = 1")
-    axis.legend(fontsize=8, loc="lower right", bbox_to_anchor=(1.0, 0.12))
+    _legend_above(axis, columns=1)
 
 
 def _draw_traces(axis, mean, observed, draws, prob, binary):
@@ -736,14 +741,14 @@ def _draw_traces(axis, mean, observed, draws, prob, binary):
     places = np.arange(len(mean))
     if draws is not None:
         low, high = np.quantile(draws, [(1 - prob) / 2, (1 + prob) / 2], axis=0)
-        label = f"{prob:.0%} interval of the mean" if binary else _interval_label(prob, low, high, observed, "y")
+        label = f"{prob:.0%} intervals of the mean" if binary else _interval_label(prob, low, high, observed, "y")
         axis.fill_between(places, low, high, color="C0", alpha=0.25, linewidth=0, label=label, zorder=1)
     look = {"linestyle": "none", "marker": "|", "markersize": 5} if binary else {"linewidth": 0.8}
     axis.plot(places, observed, color="0.2", label="observed", zorder=2, **look)
     axis.plot(places, mean, color="C0", linewidth=1.2, label="predicted mean", zorder=3)
     axis.margins(x=0.01)
     axis.set(xlabel="sample", ylabel="probability of y = 1" if binary else "y")
-    axis.legend(fontsize=8, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, frameon=False, borderaxespad=0.2)
+    _legend_above(axis, columns=3)
 
 
 # Priors

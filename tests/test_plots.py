@@ -358,13 +358,13 @@ def test_real_numbers_are_drawn_with_their_intervals(gaussian):
     axis = plots.plot_predictions(gaussian, MATRIX, REAL, prob=0.8)
     y, mean = predictive(gaussian, MATRIX)
     low, high = np.quantile(y, [0.1, 0.9], axis=0)
-    (bars,), (dots,) = labelled(axis, "80%"), labelled(axis, "observed")[:1]
+    (bars,), (dots,) = labelled(axis, "80%"), labelled(axis, "observed")
     places, heights = segments(bars)
     np.testing.assert_allclose(places, mean.mean(0))
     np.testing.assert_allclose(heights, np.stack([low, high], axis=1))
     np.testing.assert_allclose(dots.get_xydata(), np.stack([mean.mean(0), REAL], axis=1))
     inside = np.mean((low <= REAL) & (high >= REAL))
-    assert bars.get_label() == f"80% interval of y; {inside:.0%} are inside"
+    assert bars.get_label() == f"80% intervals of y ({inside:.0%} are inside)"
     assert set(gaussian.posterior_.children) == set(before.children)
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("predicted mean (units of y)", "observed y")
 
@@ -381,7 +381,7 @@ def test_a_model_that_was_only_fitted_predicts_at_the_mode(gaussian):
     del model.posterior_
     offset = np.linspace(0, 1, N)
     axis = plots.plot_predictions(model, MATRIX, REAL, offset=offset)
-    dots, diagonal = labelled(axis, "observed")
+    (dots,), (diagonal,) = labelled(axis, "observed"), labelled(axis, "_diagonal")
     np.testing.assert_allclose(dots.get_xdata(), model.predict(MATRIX, offset=offset))
     np.testing.assert_array_equal(diagonal.get_xdata(), diagonal.get_ydata())
     assert not axis.collections
@@ -442,7 +442,7 @@ def test_traces_have_a_band(name, request):
 
 def test_outputs_have_panels(population):
     axes = plots.plot_predictions(population, TREE, MANY, num_samples=50)
-    assert [axis.get_title() for axis in axes] == ["output 0", "output 1", "output 2"]
+    assert [axis.get_ylabel() for axis in axes] == [f"observed y, output {output}" for output in range(3)]
     for output, axis in enumerate(axes):
         moved = labelled(axis, "observed, moved")[0].get_ydata()
         assert np.abs(moved - MANY[:, output]).max() <= 0.3
