@@ -23,6 +23,7 @@ __all__ = [
     "largest_strength",
     "links",
     "observation_models",
+    "plots",
     "priors",
     "strength_grid",
     "strength_path",
@@ -30,7 +31,7 @@ __all__ = [
 
 
 def __getattr__(name):
-    """Load the module of distributions on first use: it loads NumPyro."""
-    if name == "distributions":
-        return importlib.import_module("bayesglm.distributions")
+    """Load the modules of distributions and of plots on first use: they load NumPyro and matplotlib."""
+    if name in ("distributions", "plots"):
+        return importlib.import_module(f"bayesglm.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,8 +1,8 @@
 """Draw the figures of the documentation: ``python docs/make_figures.py`` writes them into docs/figures.
 
 `penalties_and_priors.png`, `strengths.png`, `predictions.png` and `diagnostics.png` are drawn here, the last three from
-the fits of the pages what-is-a-strength.md, predictions.md and diagnostics.md; `quickstart_forest.png` is the picture
-of examples/quickstart.py.
+the fits of the pages what-is-a-strength.md, predictions.md and diagnostics.md; `plot_*.png` are the pictures of the
+page plots.md; `quickstart_forest.png` is the picture of examples/quickstart.py.
 """
 
 import contextlib
@@ -21,6 +21,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from PIL import Image
 from scipy import special, stats
 
 import bayesglm
@@ -293,6 +294,26 @@ def draw_diagnostics(path):
     plt.close(figure)
 
 
+def draw_plots(directory):
+    """The pictures of the page on plots, by the names that its snippets give their axes."""
+    page = run_page(HERE / "plots.md")
+    names = {
+        "plot_weights": "weights",
+        "plot_scores": "curves",
+        "plot_coefficient_path": "lines",
+        "plot_predictions": "predictions",
+        "plot_predictions_time": "trace",
+        "plot_prior_posterior": "densities",
+    }
+    for picture, axes in names.items():
+        figure = np.ravel(page[axes])[0].figure
+        drawn = io.BytesIO()
+        figure.savefig(drawn, dpi=80)
+        plt.close(figure)
+        # Fewer colours: a file of half the size.
+        Image.open(drawn).convert("RGB").quantize(64).save(directory / f"{picture}.png", optimize=True)
+
+
 def run_quickstart(directory):
     """Let the quickstart draw its picture."""
     spec = importlib.util.spec_from_file_location("quickstart", HERE.parent / "examples" / "quickstart.py")
@@ -307,4 +328,5 @@ if __name__ == "__main__":
     draw_strengths(FIGURES / "strengths.png")
     draw_predictions(FIGURES / "predictions.png")
     draw_diagnostics(FIGURES / "diagnostics.png")
+    draw_plots(FIGURES)
     run_quickstart(FIGURES)

@@ -21,17 +21,19 @@ LEVELS = [
     {"_fitting", "_draws", "_engines", "_score", "_prior_summary"},
     {"_inference_data", "_cross_validation", "_leave_one_out"},
     {"_sampling"},
-    {"glm", "model_selection"},
+    {"_evidence"},
+    {"glm"},
+    {"model_selection", "plots"},
     {"__init__"},
 ]
 DOORS = {
-    "sklearn": {"glm", "model_selection", "_targets", "_fitting"},
+    "sklearn": {"glm", "model_selection", "_targets", "_fitting", "_evidence", "plots"},
     "arviz": set(),
     "arviz_base": {"_inference_data"},
     "arviz_stats": {"_laplace"},
     "numpyro.infer": {"_nuts"},
-    "scipy": {"_propriety", "_diagnostics", "_row_space", "_expansion"},
-    "matplotlib": set(),
+    "scipy": {"_propriety", "_diagnostics", "_row_space", "_expansion", "plots"},
+    "matplotlib": {"plots"},
 }
 FREE_OF_NUMPYRO = {
     *(
