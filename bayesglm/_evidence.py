@@ -34,6 +34,8 @@ MAX_FITS = 300
 HIGHEST, LOWEST = 1e8, 1e-10
 # Rounds of expectation maximization before, and while, their draws are averaged; draws of each of four chains.
 FIRST_ROUNDS, AVERAGED_ROUNDS, DRAWS, WARMUP = 15, 25, 150, 150
+# Steps of the fixed point that the likeliest strength of an elastic net is.
+ELASTIC_STEPS = 30
 
 
 def most_likely_strengths(setup, strength, unknowns, start=None):
@@ -119,8 +121,8 @@ def _iterate(setup, strength, unknowns, start, typical):
         safe, limit = twice, 2 * size
     else:
         warn_user(
-            f"The evidence did not settle on strengths in {MAX_FITS} fits: the data say little about some of them. Give "
-            "numbers for these.",
+            f"The evidence did not settle on strengths in {MAX_FITS} fits: the data say little about some of them. "
+            "Give numbers for these.",
             ConvergenceWarning,
         )
     return np.exp(x), fits[-1]
@@ -134,9 +136,7 @@ def _rise(fitted, unknowns):
     freedom, size = np.zeros(len(unknowns.kinds)), np.zeros(len(unknowns.kinds))
     form, total = spec.form, spec.total
     with jax.enable_x64(True):
-        _, curvature, third = map(
-            np.asarray, slopes(y, eta, spec.scale, family=form.family, link=form.link, order=3)
-        )
+        _, curvature, third = map(np.asarray, slopes(y, eta, spec.scale, family=form.family, link=form.link, order=3))
         weighted = np.where(weight[:, None] > 0, weight[:, None], 0.0)
         for output in range(y.shape[1]):
             index, free = unknowns.index[:, output], spec.free[:, output]
@@ -215,25 +215,31 @@ def _only(strength, unknowns, label, outputs):
 
 def _likeliest(fitted, strength, unknowns, values, expected):
     """Strengths (L,) at which draws with these expected penalties are likeliest."""
-    spec = fitted.spec
-
-    def normalizer(log_values, label):
-        """Minus the log density at zero."""
-        total = 0.0
-        for batch in fitted.batches:
-            for outputs in batch.outputs:
-                only = _only(strength, unknowns, label, outputs)
-                if only is not None:
-                    factor = spec.form.prior.times(only, jnp.exp(log_values))
-                    zero = jnp.zeros((len(fitted.coef), len(outputs)))
-                    total += spec.form.prior.distribution(factor, float(spec.k[outputs[0]])).log_prob(zero)
-        return total
-
+    spec, prior = fitted.spec, fitted.spec.form.prior
     found = np.array(values)
+    # The fixed point is reached at once where the density at zero is a power of the strength.
+    steps = 1 if is_grouped(strength) or not isinstance(strength, tuple) else ELASTIC_STEPS
     with jax.enable_x64(True):
         for label in range(len(found)):
-            dimension = jax.grad(normalizer)
-            # The fixed point is reached at once where the density is a power of the strength at zero.
-            for _ in range(1 if len(jax.tree.leaves(strength)) == 1 or is_grouped(strength) else 30):
-                found[label] = float(dimension(jnp.log(found[label]), label)) / expected[label]
+            parts = [
+                (_only(strength, unknowns, label, outputs), float(spec.k[outputs[0]]))
+                for batch in fitted.batches
+                for outputs in batch.outputs
+            ]
+            for _ in range(steps):
+                dimensions = [
+                    _dimension(np.log(found[label]), *part, prior=prior) for part in parts if part[0] is not None
+                ]
+                found[label] = float(sum(dimensions)) / expected[label]
     return found
+
+
+@partial(jax.jit, static_argnames="prior")
+def _dimension(log_value, strength, k, *, prior):
+    """Derivative of the log prior density at zero by the logarithm of the strength."""
+
+    def log_density(log_value):
+        zero = jnp.zeros((strength[1] if isinstance(strength, tuple) else strength).shape)
+        return prior.distribution(prior.times(strength, jnp.exp(log_value)), k).log_prob(zero)
+
+    return jax.grad(log_density)(log_value)

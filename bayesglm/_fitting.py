@@ -16,7 +16,7 @@ from bayesglm._numpyro import is_distribution
 from bayesglm._options import Parts
 from bayesglm._posterior import Form
 from bayesglm._problem import Data, make_batches, on_device, per_output
-from bayesglm._propriety import boundary_fault, null_space, rank_fault, separation_fault
+from bayesglm._propriety import boundary_fault, rank_fault, row_space, separation_fault
 from bayesglm._warn import warn_user
 from bayesglm._working_set import find_sparse_modes
 from bayesglm.links import IDENTITY
@@ -277,8 +277,8 @@ def _of_smallest_norm(modes, data, batch, parts):
         for output, flat in enumerate((is_flat & batch.free[b]).T):
             if flat.any():
                 mean = data.weight @ data.X[:, flat] / data.weight.sum()
-                null = null_space((data.X[:, flat] - mean)[data.weight > 0])
-                surplus = null @ (null.T @ coef[b, flat, output])
+                seen = row_space((data.X[:, flat] - mean)[data.weight > 0])
+                surplus = coef[b, flat, output] - seen @ (seen.T @ coef[b, flat, output])
                 coef[b, flat, output] -= surplus
                 intercept[b, output] += mean @ surplus
     return modes._replace(coef=coef, intercept=intercept)

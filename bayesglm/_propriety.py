@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Fault", "boundary_fault", "null_space", "rank_fault", "separation_fault"]
+__all__ = ["Fault", "boundary_fault", "rank_fault", "row_space", "separation_fault"]
 
 
 class Fault(NamedTuple):
@@ -44,11 +44,11 @@ def rank_fault(X, weight, flat, *, with_intercept):
     if not flat.any():
         return None
     design = X[weight > 0][:, flat]
-    deficient = null_space(design - design.mean(0) if with_intercept else design).shape[1]
-    if not deficient:
+    rank = row_space(design - design.mean(0) if with_intercept else design).shape[1]
+    if rank == design.shape[1]:
         return None
     return Fault(
-        f"the {design.shape[1]} features without a penalty have rank {design.shape[1] - deficient} in "
+        f"the {design.shape[1]} features without a penalty have rank {rank} in "
         f"{len(design)} samples: some are constant or collinear, or there are more of them than samples",
         "Give them a regularizer_strength, or leave some out.",
         is_unbounded=False,
@@ -88,10 +88,22 @@ def separation_fault(X, y, weight, eta, flat, family, tol, *, with_intercept):
     )
 
 
-def null_space(design):
-    """Orthonormal basis (p, p - rank) of the directions that do not move design @ v.
+def row_space(design):
+    """Orthonormal basis (p, rank) of the directions that move design @ v."""
+    right, rank, length = _decompose(design, full_matrices=False)
+    return np.linalg.qr(right[:rank].T * length[:, None])[0]
 
-    The rank is judged after scaling the columns to unit length, at the precision in which they came.
+
+def null_space(design):
+    """Orthonormal basis (p, p - rank) of the directions that do not move design @ v."""
+    right, rank, length = _decompose(design, full_matrices=True)
+    return np.linalg.qr(right[rank:].T / length[:, None])[0]
+
+
+def _decompose(design, *, full_matrices):
+    """Right singular vectors of the design with columns of unit length, its rank, and the lengths.
+
+    The rank is judged at the precision in which the columns came.
     """
     eps = np.finfo(design.dtype).eps
     design = design.astype(np.float64)
@@ -100,9 +112,9 @@ def null_space(design):
     triangle = design / length
     if len(design) > design.shape[1]:
         triangle = np.linalg.qr(triangle, mode="r")
-    _, singular, right = np.linalg.svd(triangle)
+    _, singular, right = np.linalg.svd(triangle, full_matrices=full_matrices)
     rank = int((singular > max(design.shape) * eps * singular[0]).sum()) if len(singular) else 0
-    return np.linalg.qr(right[rank:].T / length[:, None])[0]
+    return right, rank, length
 
 
 def _separates(design, direction):
