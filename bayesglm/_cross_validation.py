@@ -44,8 +44,8 @@ def fit_folds(setup, strengths, weights, *, rough):
         yield fit_path(setup._replace(data=setup.data._replace(weight=weight)), strengths, start=start, rough=rough)
 
 
-def score_path(fits, data, weight, score_type):
-    """Score each of several fits on weighted samples, shape (S,); in double precision."""
+def score_path(fits, data, weights, score_type):
+    """Score each of several fits by each of several weights of the samples, shape (weights, S); in double precision."""
     X, y, offset = (leaf.astype(np.float64) for leaf in (data.X, data.y, data.offset))
     length = max(1, BLOCK // y.size)
     scores = []
@@ -56,5 +56,5 @@ def score_path(fits, data, weight, score_type):
         eta += offset + np.stack([fit.intercept for fit in some])[:, None]
         scale = np.stack([fit.spec.scale for fit in some]).astype(np.float64)
         with jax.enable_x64(True):
-            scores.append(score_fit(y, eta, weight, some[0].spec.form, scale, score_type))
-    return np.concatenate(scores)
+            scores.append(score_fit(y, eta, weights, some[0].spec.form, scale, score_type))
+    return np.concatenate(scores, axis=1)

@@ -6,17 +6,19 @@ from bayesglm.links import IDENTITY
 
 __all__ = ["SCORE_TYPES", "score_fit"]
 
+WITH_CONSTANTS = ("log-likelihood", "pseudo-r2-McFadden")
 SCORE_TYPES = (None, "log-likelihood", "pseudo-r2-McFadden", "pseudo-r2-Cohen")
 
 
-def score_fit(y, eta, weight, form, scale, score_type):
+def score_fit(y, eta, weights, form, scale, score_type):
     """Score the linear predictors of fits to the same data.
 
     Parameters
     ----------
     y : (n, outputs)
     eta : (..., n, outputs)
-    weight : (n,)
+    weights : list of (n,)
+        Each of them makes scores.
     form : Form
     scale : (..., outputs)
         The family's second parameter.
@@ -24,30 +26,35 @@ def score_fit(y, eta, weight, form, scale, score_type):
 
     Returns
     -------
-    numpy.ndarray, shape (...)
+    list of numpy.ndarray, shape (...)
         -inf where a mean lies outside the family's domain.
     """
-    family, link = form.family, form.link
-    share = weight / weight.sum()
+    family = form.family
     scale = scale[..., None, :]
-    # A mean outside the domain, or one that overflows, must not meet a weight of 0.
-    eta = np.where(weight[:, None] > 0, eta, np.asarray(link.predictor(0.5 * np.ones(()))))
+    loss = np.asarray(family.nll(y, eta, form.link, scale))
+    loss = np.where(np.isnan(loss), np.inf, loss)
+    saturated = np.asarray(family.saturated_nll(y, scale))
+    constant = np.asarray(family.log_normalizer(y, scale)) if score_type in WITH_CONSTANTS else None
+    phi = np.asarray(family.phi(scale))[..., 0, :]
+    return [_score(y, loss, saturated, constant, phi, weight, scale, family, score_type) for weight in weights]
+
+
+def _score(y, loss, saturated, constant, phi, weight, scale, family, score_type):
+    share = weight / weight.sum()
     # The null model predicts the mean; where all y are equal it is the saturated model.
     varies = np.ptp(y[weight > 0], axis=0) > 0
     mean = np.where(varies, share @ y, 0.5)
-    saturated = share @ np.asarray(family.saturated_nll(y, scale))
+    saturated = share @ saturated
     null = np.where(
         varies, share @ np.asarray(family.nll(y, np.broadcast_to(mean, y.shape), IDENTITY, scale)), saturated
     )
-    loss = np.asarray(family.nll(y, eta, link, scale))
-    fit = share @ np.where(np.isnan(loss), np.inf, loss)
+    # A mean outside the domain, or one that overflows, must not meet a weight of 0.
+    fit = share @ (loss if np.isfinite(loss).all() else np.where(weight[:, None] > 0, loss, 0.0))
     if score_type is None:
         return np.mean(_fraction(null - saturated, fit - saturated), axis=-1)
     if score_type == "pseudo-r2-Cohen":
         return _fraction(np.mean(null - saturated, axis=-1), np.mean(fit - saturated, axis=-1))
-    constant = share @ np.asarray(family.log_normalizer(y, scale))
-    phi = np.asarray(family.phi(scale))[..., 0, :]
-    likelihood, null_likelihood = (np.mean(-loss / phi - constant, axis=-1) for loss in (fit, null))
+    likelihood, null_likelihood = (np.mean(-each / phi - share @ constant, axis=-1) for each in (fit, null))
     if score_type == "log-likelihood":
         return likelihood
     return _fraction(null_likelihood, likelihood)

@@ -134,7 +134,7 @@ class _PenalizedGLM(BaseEstimator):
         weight = read_weights(sample_weight, len(matrix), matrix.dtype)
         with jax.enable_x64(True):
             eta = self._linear_predictor(matrix, offset).reshape(targets.shape)
-            return float(score_fit(targets, eta, weight, spec.form, spec.scale, score_type))
+            return float(score_fit(targets, eta, [weight], spec.form, spec.scale, score_type)[0])
 
     def simulate(self, key, X, *, offset=None):
         """Draw y at the fit.

@@ -260,7 +260,7 @@ def _score_left_out(fitted, predictor, score_type):
     y, weight = fitted.data.y.astype(np.float64), fitted.data.weight.astype(np.float64)
     with jax.enable_x64(True):
         spec = fitted.spec
-        return score_fit(y, predictor.reshape(y.shape), weight, spec.form, spec.scale, score_type)
+        return score_fit(y, predictor.reshape(y.shape), [weight], spec.form, spec.scale, score_type)[0]
 
 
 def approximate_loo(model, X, y, *, sample_weight=None, offset=None):
@@ -418,7 +418,7 @@ class GLMCV(BaseEstimator):
         for path, weights, split in zip(paths, folds, splits, strict=True):
             unconverged += sum(not fitted.converged for fitted in path)
             if own:
-                scores.append([score_path(path, setup.data, weight, self.scoring) for weight in weights])
+                scores.append(score_path(path, setup.data, weights, self.scoring))
             else:
                 scores.append([_score_models(scorer, models, path, X, y, index) for index in split])
         self.train_scores_, self.validation_scores_ = np.moveaxis(np.array(scores), 0, -1)
@@ -432,8 +432,7 @@ class GLMCV(BaseEstimator):
 
     def _score_left_out(self, setup, read):
         fits = fit_path(setup, read)
-        weight = setup.data.weight
-        self.train_scores_ = score_path(fits, setup.data, weight, self.scoring)[:, None]
+        self.train_scores_ = score_path(fits, setup.data, [setup.data.weight], self.scoring)[0][:, None]
         left_out = [leave_out(fitted) for fitted in tqdm(fits, disable=not self.progress_bar, desc="strengths")]
         scores = [_score_left_out(*pair, self.scoring) for pair in zip(fits, left_out, strict=True)]
         self.validation_scores_ = np.array(scores)[:, None]

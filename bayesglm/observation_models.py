@@ -56,7 +56,7 @@ class PoissonObservations:
     @staticmethod
     def phi(scale):
         """Dispersion, the divisor of nll: one."""
-        return jnp.ones_like(scale)
+        return scale**0
 
     @staticmethod
     def nll(y, eta, link, scale):
@@ -189,7 +189,7 @@ class BernoulliObservations:
     @staticmethod
     def phi(scale):
         """Dispersion, the divisor of nll: one."""
-        return jnp.ones_like(scale)
+        return scale**0
 
     @staticmethod
     def nll(y, eta, link, scale):
@@ -336,7 +336,7 @@ class NegativeBinomialObservations:
     @staticmethod
     def phi(scale):
         """Dispersion, the divisor of nll: one."""
-        return jnp.ones_like(scale)
+        return scale**0
 
     @staticmethod
     def nll(y, eta, link, scale):
