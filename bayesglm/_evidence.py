@@ -57,7 +57,10 @@ def most_likely_strengths(setup, strength, unknowns, start=None):
     typical = _typical(setup, unknowns)
     start = typical if start is None else start
     if setup.parts.prior.smooth:
-        return _iterate(setup, strength, unknowns, start, typical)
+        values, fitted = _iterate(*_reduce(setup, strength, unknowns), start, typical)
+        if fitted.data is not setup.data:
+            (fitted,) = fit_path(setup, [unknowns.put(strength, values)])
+        return values, fitted
     return _maximize_expectation(setup, strength, unknowns, start, typical)
 
 
@@ -80,6 +83,30 @@ def _typical(setup, unknowns):
         values = halving[index == label]
         typical[label] = np.exp(np.log(values[values > 0]).mean()) if (values > 0).any() else 1.0
     return typical
+
+
+def _reduce(setup, strength, unknowns):
+    """The same problem with no more features than samples for each strength, where coefficients share strengths.
+
+    Normal priors of one strength look the same in all rotations of the features, and the data do not see the directions
+    that are orthogonal to all samples.
+    """
+    X, n = setup.data.X, len(setup.data.X)
+    index, strength = unknowns.index, np.asarray(strength)
+    alike = (index == index[:, :1]).all() and (strength == strength[:, :1]).all() and setup.free.all()
+    shared = np.stack([index[:, 0], np.where(index[:, 0] < 0, strength[:, 0], 1.0)])
+    kinds, kind = np.unique(shared, axis=1, return_inverse=True)
+    blocks = [np.flatnonzero(kind == number) for number in range(kinds.shape[1])]
+    if not alike or sum(min(len(block), n) for block in blocks) > X.shape[1] / 2:
+        return setup, strength, unknowns
+    parts = [X[:, block] if len(block) <= n else np.linalg.qr(X[:, block].T, mode="r").T for block in blocks]
+    rows = np.repeat([block[0] for block in blocks], [part.shape[1] for part in parts])
+    data = setup.data._replace(X=np.concatenate(parts, axis=1))
+    return (
+        setup._replace(data=data, free=setup.free[rows]),
+        strength[rows],
+        unknowns._replace(index=index[rows]),
+    )
 
 
 def _of_coefficients(unknowns, setup):

@@ -168,8 +168,10 @@ def fit_path(setup, strengths, *, for_sampling=False, start=None, rough=False):
 
 def _fit_batches(X, data, batches, starts, parts, effort):
     """Modes and second parameters of batches that differ in their strengths alone, one pair each."""
-    # From strong to weak: under penalties with kinks, each fit starts where the one before ended.
-    order = sorted(range(len(batches)), key=lambda k: -_size(batches[k]))
+    order = list(range(len(batches)))
+    if not parts.prior.smooth:
+        # From strong to weak: each fit starts where the one before ended.
+        order.sort(key=lambda k: -_size(batches[k]))
     found = {}
     if not parts.prior.smooth and not _is_small(X):
         last = None

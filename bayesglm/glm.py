@@ -490,7 +490,8 @@ class GLM(_PenalizedGLM):
         `bayesglm.priors`.
     regularizer_strength : number, array_like or tree, optional
         One number, one per leaf of X, one per coefficient, or any mixture; see the page on strengths. None
-        is 1.0, for ElasticNet (1.0, 0.5).
+        is 1.0, for ElasticNet (1.0, 0.5). "evidence" in place of a number: the strength at which the data are most
+        likely, the coefficients integrated out.
     solver_name : str, optional
         "Newton" (smooth regularizers) or "ProximalNewton"; by default chosen by the regularizer.
     solver_kwargs : dict, optional
@@ -513,6 +514,8 @@ class GLM(_PenalizedGLM):
         Sum of the weights minus the effective degrees of freedom. Where `scale_` does not rest on them, large problems
         make do with an approximate trace of the hat matrix: that of some samples (smooth penalties), or of the
         solver's last Hessian.
+    regularizer_strength_ : number, array_like or tree
+        The strengths of the fit: `regularizer_strength` with numbers in place of "evidence".
     n_iter_ : int
     converged_ : bool
     kkt_residual_ : float

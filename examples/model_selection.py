@@ -352,6 +352,18 @@ def show_posterior(data, ridge, lasso):
     print(f"90% intervals without 0: {clear.sum()} of {len(clear)}; of the Lasso's neurons {clear[picked].sum()}")
 
 
+def learn_strength(data):
+    """Fit Ridge at the strength at which the training data are most likely, which no validation data chose."""
+    heading("A strength learned from the training data")
+    model = GLM("Gaussian", regularizer="Ridge", regularizer_strength="evidence")
+    model.fit(*data.train)
+    train, validation = scores(model, data)
+    alpha = model.regularizer_strength_ * len(data.train.y)
+    print(
+        f"alpha {alpha:.3g}: train R2 {train:.3f}, validation R2 {validation:.3f}, test R2 {model.score(*data.test):.3f}"
+    )
+
+
 def show_intervals(data, model):
     """Predictive intervals of the test bins and how many observations they hold."""
     heading("Where new observations fall")
@@ -474,6 +486,7 @@ def main(arguments=None):
     lasso = lassos[0][chosen["Lasso"]]
     compare_halves(data, lasso.regularizer_strength)
 
+    learn_strength(data)
     ridge = sample_ridge(data, ridges[0][chosen["Ridge"]].regularizer_strength)
     show_posterior(data, ridge, lasso)
     quantiles = show_intervals(data, ridge)

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from bayesglm import GLM, PopulationGLM
+from bayesglm import GLM, GLMCV, PopulationGLM
 
 RUN = {"num_samples": 60, "num_warmup": 40, "num_chains": 2, "progress_bar": False}
 
@@ -25,6 +25,23 @@ def test_refits_do_not_compile(seed, compilations, regularizer):
     fit(0.2, seed["y"])
     fit({"f1": 0.3, "f2": 0.1}, seed["y"][::-1])
     fit(0.0, seed["y"], np.arange(500.0))
+    assert len(compilations) == first
+
+
+@pytest.mark.parametrize("regularizer", ["Ridge", "Lasso"])
+def test_folds_do_not_compile_after_the_first(seed, compilations, regularizer):
+    X = np.concatenate([seed["X"]["f1"], seed["X"]["f2"]], axis=1)
+    GLMCV(GLM(regularizer=regularizer), [0.1, 0.01], cv=2, progress_bar=False).fit(X, seed["y"])
+    first = len(compilations)
+    GLMCV(GLM(regularizer=regularizer), [0.3, 0.03], cv=5, progress_bar=False).fit(X, seed["y"][::-1])
+    assert len(compilations) == first
+
+
+def test_learning_a_strength_does_not_compile_at_each_step(seed, compilations):
+    strength = {"f1": "evidence", "f2": "evidence"}
+    GLM(regularizer="Ridge", regularizer_strength=strength).fit(seed["X"], seed["y"])
+    first = len(compilations)
+    GLM(regularizer="Ridge", regularizer_strength=strength).fit(seed["X"], seed["y"][::-1])
     assert len(compilations) == first
 
 

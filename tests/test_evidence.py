@@ -51,6 +51,21 @@ def test_more_features_than_samples():
     assert model.regularizer_strength_ == pytest.approx(peer.lambda_ / peer.alpha_ / 30, rel=1e-6)
 
 
+def test_many_more_features_than_samples(monkeypatch):
+    """Rotated into the row space of each leaf, strengths are those of the features as they came."""
+    rng = np.random.default_rng(0)
+    wide = rng.normal(size=(25, 200))
+    leaves = {"a": wide[:, :120], "b": wide[:, 120:190], "c": wide[:, 190:]}
+    y = rng.poisson(np.exp(wide[:, :120] @ rng.normal(size=120) * 0.1))
+    model = GLM(regularizer="Ridge", regularizer_strength={"a": "evidence", "b": "evidence", "c": 0.5})
+    rotated = dict(model.fit(leaves, y).regularizer_strength_)
+    monkeypatch.setattr("bayesglm._evidence._reduce", lambda *problem: problem)
+    plain = model.fit(leaves, y).regularizer_strength_
+    for leaf in "ab":
+        assert rotated[leaf] == pytest.approx(plain[leaf], rel=1e-5)
+    assert rotated["c"] == 0.5
+
+
 def log_evidence(model, X, y, weight):
     """Laplace's approximation at the strengths of a fitted Ridge model of one output, by its definition."""
     spec = model.spec_
