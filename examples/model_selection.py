@@ -359,9 +359,8 @@ def learn_strength(data):
     model.fit(*data.train)
     train, validation = scores(model, data)
     alpha = model.regularizer_strength_ * len(data.train.y)
-    print(
-        f"alpha {alpha:.3g}: train R2 {train:.3f}, validation R2 {validation:.3f}, test R2 {model.score(*data.test):.3f}"
-    )
+    test = model.score(*data.test)
+    print(f"alpha {alpha:.3g}: train R2 {train:.3f}, validation R2 {validation:.3f}, test R2 {test:.3f}")
 
 
 def show_intervals(data, model):

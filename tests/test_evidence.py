@@ -197,3 +197,54 @@ def test_only_numbers_where_nothing_can_be_learned():
     for strength, regularizer in ((("evidence", "evidence"), "ElasticNet"), ("automatic", "Ridge")):
         with pytest.raises(ValueError, match="regularizer_strength"):
             GLM("Gaussian", regularizer=regularizer, regularizer_strength=strength).fit(X, Y)
+
+
+# Medians and 95 % intervals of Park and Casella, The Bayesian Lasso, 2008, table 1.
+PUBLISHED = np.array(
+    [
+        (-3.73, -112.02, 103.62),
+        (-214.55, -334.42, -94.24),
+        (522.62, 393.07, 653.82),
+        (307.56, 180.26, 436.70),
+        (-173.16, -579.33, 128.54),
+        (-1.50, -274.62, 341.48),
+        (-152.12, -381.60, 69.75),
+        (90.43, -129.48, 349.82),
+        (523.26, 332.11, 732.75),
+        (62.47, -51.22, 188.75),
+    ]
+)
+
+
+@pytest.mark.slow
+def test_bayesian_lasso_of_the_literature():
+    """A model of a user's own, from `bayesglm.distributions`, whose strength expectation maximization finds."""
+    import jax.numpy as jnp
+    import numpyro
+    from numpyro import distributions as dist
+    from numpyro.infer import MCMC, NUTS, init_to_value
+
+    from bayesglm.distributions import ElasticNet
+
+    def model(X, y, strength):
+        sigma = jnp.exp(numpyro.sample("log_sigma", dist.Normal(4.0, 100.0).mask(False)))
+        coef = numpyro.sample("coef", ElasticNet(strength / sigma, 0.0).expand([10]).to_event(1))
+        numpyro.sample("y", dist.Normal(X @ coef, sigma), obs=y)
+
+    with jax.enable_x64(True):
+        kernel = NUTS(model, init_strategy=init_to_value(values={"log_sigma": 4.0, "coef": jnp.asarray(0.3 * X.T @ Y)}))
+        chains = MCMC(
+            kernel, num_warmup=500, num_samples=1000, num_chains=4, chain_method="vectorized", progress_bar=False,
+            jit_model_args=True,
+        )  # fmt: skip
+        strength, expected = 0.2, 0.0
+        for step in range(9):
+            chains.run(jax.random.key(step), jnp.asarray(X), jnp.asarray(Y), jnp.asarray(strength))
+            draws = {name: np.asarray(values) for name, values in chains.get_samples().items()}
+            found = (np.abs(draws["coef"]).sum(1) / np.exp(draws["log_sigma"])).mean()
+            expected = found if step < 4 else expected + (found - expected) / (step - 3)
+            strength = 10 / expected
+    assert strength == pytest.approx(0.237, rel=0.02)
+    quantiles = np.quantile(draws["coef"], [0.5, 0.025, 0.975], axis=0).T
+    width = (PUBLISHED[:, 2] - PUBLISHED[:, 1])[:, None]
+    assert np.abs((quantiles - PUBLISHED) / width).max() < 0.06

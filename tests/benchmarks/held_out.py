@@ -2,8 +2,8 @@
 
 Four designs with two or three leaves, 20 random splits each: a simulation whose leaves differ a hundredfold in the size
 of their coefficients; visits to a doctor in the RAND health insurance experiment, 400 people to fit and 4000 to score;
-the progression of diabetes, and tumours, of scikit-learn's data sets, half to fit, half to score. Ridge has one strength
-chosen by 5 folds among 30, one by the evidence, or one per leaf by the evidence. Features are standardized.
+the progression of diabetes, and tumours, of scikit-learn's data sets, half to fit, half to score. Ridge has one
+strength chosen by 5 folds among 30, one by the evidence, or one per leaf by the evidence. Features are standardized.
 """
 
 import sys
