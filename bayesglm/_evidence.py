@@ -19,7 +19,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from bayesglm._expansion import expand, slopes
-from bayesglm._fitting import fit_path
+from bayesglm._fitting import Fitted, fit_path
 from bayesglm._passes import expected_curvature, moments
 from bayesglm._problem import is_grouped
 from bayesglm._strength import read_groups
@@ -57,7 +57,8 @@ def most_likely_strengths(setup, strength, unknowns, start=None):
     typical = _typical(setup, unknowns)
     start = typical if start is None else start
     if setup.parts.prior.smooth:
-        values, fitted = _iterate(*_reduce(setup, strength, unknowns), start, typical)
+        small, rotated, fewer = _reduce(setup, strength, unknowns)
+        values, fitted = _iterate(small, rotated, fewer, start, typical)
         if fitted.data is not setup.data:
             (fitted,) = fit_path(setup, [unknowns.put(strength, values)])
         return values, fitted
@@ -121,7 +122,7 @@ def _of_coefficients(unknowns, setup):
 def _iterate(setup, strength, unknowns, start, typical):
     """Fixed point of the slope of Laplace's evidence."""
     low, high = np.log(typical * LOWEST), np.log(typical * HIGHEST)
-    fits = []
+    fits: list[Fitted] = []
 
     def advance(log_values):
         begin = [fits[-1]] if fits else None

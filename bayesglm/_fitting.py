@@ -179,10 +179,8 @@ def _fit_batches(X, data, batches, starts, parts, effort):
             found[k] = _fit_batch(X, data, batches[k], parts, starts[k] or last, effort)
             last = found[k][0].coef, found[k][0].intercept
         return [found[k] for k in range(len(batches))]
-    joined, start = (
-        None if each[0] is None else jax.tree.map(lambda *leaves: np.concatenate(leaves), *[each[k] for k in order])
-        for each in (batches, starts)
-    )
+    joined = _join([batches[k] for k in order])
+    start = None if starts[0] is None else _join([starts[k] for k in order])
     is_path = not parts.prior.smooth or len(batches) >= FEWEST_OF_PATH
     n_paths = len(batches[0].y) if is_path else len(joined.y)
     modes, scale = _fit_batch(X, data, joined, parts, start, effort, n_paths)
@@ -191,6 +189,11 @@ def _fit_batches(X, data, batches, starts, parts, effort):
     for k, mode, second in zip(order, map(Mode._make, zip(*modes, strict=True)), np.split(scale, ends), strict=True):
         found[k] = mode, second
     return [found[k] for k in range(len(batches))]
+
+
+def _join(parts):
+    """Trees of arrays, put together along their first axes."""
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
 def _is_small(X):
