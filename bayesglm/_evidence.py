@@ -123,15 +123,16 @@ def _iterate(setup, strength, unknowns, start, typical):
     """Fixed point of the slope of Laplace's evidence."""
     low, high = np.log(typical * LOWEST), np.log(typical * HIGHEST)
     fits: list[Fitted] = []
+    tried: list[np.ndarray] = []
 
     def advance(log_values):
-        begin = [fits[-1]] if fits else None
-        (fitted,) = fit_path(setup, [unknowns.put(strength, np.exp(log_values))], start=begin)
-        fits.append(fitted)
-        return np.clip(log_values + _rise(fitted, unknowns), low, high)
+        values = np.exp(log_values)
+        fits[:] = fit_path(setup, [unknowns.put(strength, values)], start=fits or None)
+        tried.append(values)
+        return np.clip(log_values + _rise(fits[0], unknowns), low, high)
 
     x, safe, limit = np.log(start), None, np.inf
-    while len(fits) < MAX_FITS:
+    while len(tried) < MAX_FITS:
         once = advance(x)
         step = once - x
         size = np.linalg.norm(step)
@@ -149,11 +150,11 @@ def _iterate(setup, strength, unknowns, start, typical):
         safe, limit = twice, 2 * size
     else:
         warn_user(
-            f"The evidence did not settle on strengths in {MAX_FITS} fits: the data say little about some of them. "
-            "Give numbers for these.",
+            f"The evidence did not settle on strengths in {MAX_FITS} fits: the data say little about some of them, as "
+            "where features separate the classes. Give numbers for these, or choose by GLMCV.",
             ConvergenceWarning,
         )
-    return np.exp(x), fits[-1]
+    return tried[-1], fits[0]
 
 
 def _rise(fitted, unknowns):

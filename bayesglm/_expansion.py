@@ -52,7 +52,7 @@ def expand(X, curvature, strength, coef, free, total, prior, third=None):
     third = np.zeros(curvature.shape) if third is None else third
     flat = np.asarray(prior.is_flat(strength))
     active = free & ((coef != 0) | flat | prior.smooth)
-    if prior.smooth and X.shape[1] > len(X) and not (flat & free).any():
+    if prior.smooth and X.shape[1] > len(X) and not (flat & free).any() and (curvature >= 0).all():
         precision = np.where(active, total * np.asarray(strength), np.inf)[:, 0]
         return _expand_dual(X, curvature[:, 0], precision, third[:, 0])
     n, m = curvature.shape

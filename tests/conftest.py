@@ -1,8 +1,13 @@
 """Data and models that several tests share."""
 
 import json
+import os
 from itertools import count
 from pathlib import Path
+
+# Tests are thousands of small programs that take longer to compile than to run. XLA reads this when JAX first computes.
+# Long Monte Carlo checks are faster with XLA_FLAGS set to nothing.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax
 import matplotlib

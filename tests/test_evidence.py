@@ -90,7 +90,7 @@ def log_evidence(model, X, y, weight):
     [
         ("Poisson", None),
         pytest.param("Bernoulli", None, marks=pytest.mark.slow),
-        (GammaObservations(scale=0.5), "exp"),
+        pytest.param(GammaObservations(scale=0.5), "exp", marks=pytest.mark.slow),
         pytest.param("NegativeBinomial", "softplus", marks=pytest.mark.slow),
     ],
     ids=["Poisson", "Bernoulli", "Gamma", "NegativeBinomial"],
@@ -149,10 +149,8 @@ def test_known_strengths_are_recovered():
     assert 50 < ratio < 200
 
 
-@pytest.mark.parametrize(
-    "regularizer",
-    ["Lasso", pytest.param("ElasticNet", marks=pytest.mark.slow), pytest.param("GroupLasso", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("regularizer", ["Lasso", "ElasticNet", "GroupLasso"])
 def test_kinked_priors_against_quadrature(regularizer):
     """Orthonormal features and a known variance: the evidence is a product of integrals in one or two dimensions."""
     rng = np.random.default_rng(1)
