@@ -20,6 +20,7 @@ from bayesglm._leave_one_out import leave_out
 from bayesglm._passes import correlate, expected_curvature, moments, value_and_slope
 from bayesglm._score import SCORE_TYPES, score_fit
 from bayesglm._warn import warn_user
+from bayesglm.glm import GLM, PopulationGLM
 from bayesglm.observation_models import BernoulliObservations
 from bayesglm.priors import ElasticNet, UnRegularized
 
@@ -363,6 +364,8 @@ class GLMCV(BaseEstimator):
         ConvergenceWarning
             If fits to folds, or the last one to all samples, did not converge.
         """
+        if not isinstance(self.estimator, GLM | PopulationGLM):
+            raise ValueError(f"estimator must be a GLM or a PopulationGLM; got {self.estimator!r}.")
         self.multiples_ = None
         if isinstance(self.strengths, int | np.integer):
             self.multiples_ = _multiples(self.estimator, X, y, self.strengths, None, sample_weight, offset)

@@ -231,10 +231,8 @@ def test_bayesian_lasso_of_the_literature():
 
     with jax.enable_x64(True):
         kernel = NUTS(model, init_strategy=init_to_value(values={"log_sigma": 4.0, "coef": jnp.asarray(0.3 * X.T @ Y)}))
-        chains = MCMC(
-            kernel, num_warmup=500, num_samples=1000, num_chains=4, chain_method="vectorized", progress_bar=False,
-            jit_model_args=True,
-        )  # fmt: skip
+        sizes = {"num_warmup": 500, "num_samples": 1000, "num_chains": 4, "chain_method": "vectorized"}
+        chains = MCMC(kernel, **sizes, progress_bar=False)
         strength, expected = 0.2, 0.0
         for step in range(9):
             chains.run(jax.random.key(step), jnp.asarray(X), jnp.asarray(Y), jnp.asarray(strength))
