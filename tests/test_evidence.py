@@ -231,12 +231,11 @@ def test_bayesian_lasso_of_the_literature():
 
     with jax.enable_x64(True):
         kernel = NUTS(model, init_strategy=init_to_value(values={"log_sigma": 4.0, "coef": jnp.asarray(0.3 * X.T @ Y)}))
-        sizes = {"num_warmup": 500, "num_samples": 1000, "num_chains": 4, "chain_method": "vectorized"}
-        chains = MCMC(kernel, **sizes, progress_bar=False)
+        chain = MCMC(kernel, num_warmup=500, num_samples=4000, progress_bar=False)
         strength, expected = 0.2, 0.0
-        for step in range(9):
-            chains.run(jax.random.key(step), jnp.asarray(X), jnp.asarray(Y), jnp.asarray(strength))
-            draws = {name: np.asarray(values) for name, values in chains.get_samples().items()}
+        for step in range(8):
+            chain.run(jax.random.key(step), jnp.asarray(X), jnp.asarray(Y), jnp.asarray(strength))
+            draws = {name: np.asarray(values) for name, values in chain.get_samples().items()}
             found = (np.abs(draws["coef"]).sum(1) / np.exp(draws["log_sigma"])).mean()
             expected = found if step < 4 else expected + (found - expected) / (step - 3)
             strength = 10 / expected
