@@ -9,7 +9,7 @@ import numpy as np
 
 from bayesglm._model import glm_model
 from bayesglm._numpyro import numpyro
-from bayesglm._posterior import coef_prior, log_intercept_prior, log_scale_prior
+from bayesglm._posterior import at_strengths, coef_prior, log_intercept_prior, log_scale_prior
 from bayesglm._warn import warn_user
 
 __all__ = ["Posterior", "draw_y", "draw_y_at", "log_prior", "per_sample", "prior_draws", "thin"]
@@ -24,6 +24,7 @@ class Posterior(NamedTuple):
     coef: Any  # (..., p, outputs)
     intercept: Any  # (..., outputs)
     scale: Any  # (..., outputs)
+    strength: Any = None  # (..., L) random strengths, if there are
 
 
 def draw_y(draws, X, offset, spec, rng):
@@ -102,18 +103,19 @@ def draw_y_at(mean, spec, rng):
 
 
 @partial(jax.jit, static_argnames=("form",))
-def log_prior(position, target, intercept_prior, scale_prior, *, form):
+def log_prior(position, target, priors, *, form):
     """Log prior densities of one problem's draws (C, S): coefficients, intercepts, scale."""
 
-    def one(coef, intercept, scale):
-        parts = {"coef": coef_prior(scale, target, form).log_prob(coef)}
-        if intercept_prior is not None:
-            parts["intercept"] = jnp.sum(log_intercept_prior(intercept, target.outputs, intercept_prior))
+    def one(position):
+        here = target if position.strength is None else at_strengths(target, position.strength, form)
+        parts = {"coef": coef_prior(position.scale, here, form).log_prob(position.coef)}
+        if priors.intercept is not None:
+            parts["intercept"] = jnp.sum(log_intercept_prior(position.intercept, target.outputs, priors.intercept))
         if form.samples_scale:
-            parts["dispersion"] = log_scale_prior(scale, target, scale_prior, form)
+            parts["dispersion"] = log_scale_prior(position.scale, target, priors.scale, form)
         return parts
 
-    return jax.vmap(jax.vmap(one))(*position)
+    return jax.vmap(jax.vmap(one))(position)
 
 
 def prior_draws(spec, num_samples, seed, dtype):
@@ -134,7 +136,10 @@ def prior_draws(spec, num_samples, seed, dtype):
         if spec.form.samples_scale:
             scale = jnp.atleast_1d(sites["dispersion"]["value"])[spec.block_of_output]
         coef = sites["coef"]["value"].reshape(-1, n_outputs)
-        return Posterior(coef, jnp.atleast_1d(sites["intercept"]["value"]), scale)
+        strength = None
+        if spec.hyper is not None:
+            strength = jnp.concatenate([jnp.ravel(sites[name]["value"]) for name in spec.hyper.names])
+        return Posterior(coef, jnp.atleast_1d(sites["intercept"]["value"]), scale, strength)
 
     draws = jax.vmap(one)(jax.random.split(jax.random.key(seed), num_samples))
     return jax.tree.map(lambda leaf: np.asarray(leaf)[None], draws)

@@ -88,34 +88,55 @@ def draw_batch(target, data, spec, form, engine, progress):
 
 
 def _draw_in_row_space(target, data, spec, form, engine, progress):
-    """Sample one problem with normal priors and more features than samples."""
+    """Sample one problem with normal priors and more features than samples.
+
+    Features that share a random strength have a row space of their own: it is the same at all values.
+    """
+    dtype, n = data.X.dtype, len(data.X)
     precision = np.where(form.prior.is_flat(target.strength), 0.0, target.k[0] * np.asarray(target.strength, float))
-    reduced = row_space(data.X, precision[0, :, 0], target.free[0, :, 0], target.coef[0, :, 0].astype(float))
-    dtype = data.X.dtype
-    n_flat = int(reduced.flat.sum())
-    strength = np.where(np.arange(len(reduced.coef)) < n_flat, 0.0, 1 / float(target.k[0]))
+    precision, free, mode = precision[0, :, 0], target.free[0, :, 0], target.coef[0, :, 0].astype(float)
+    label = np.full(len(free), -1) if target.learned is None else target.learned.index[0, :, 0]
+    flat = free & (precision == 0)
+    kinds = [kind for kind in np.unique(label) if (free & ~flat & (label == kind)).any()]
+    blocks = [free & ~flat & (label == kind) for kind in kinds]
+    if all(block.sum() <= n for block in blocks):
+        return _draw(on_device(data.X), data.weight, target, spec, form, engine, progress)
+    spaces = [row_space(data.X, precision, block, mode) for block in blocks]
+    design = np.concatenate([data.X[:, flat], *(space.design for space in spaces)], axis=1)
+    coef = np.concatenate([mode[flat], *(space.coef for space in spaces)])
+    owner = np.repeat([-1, *range(len(kinds))], [flat.sum(), *(len(space.coef) for space in spaces)])
     inner = target._replace(
-        strength=strength[None, :, None].astype(dtype),
-        coef=reduced.coef[None, :, None].astype(dtype),
-        free=np.ones((1, len(reduced.coef), 1), bool),
+        strength=np.where(owner < 0, 0.0, 1 / float(target.k[0]))[None, :, None].astype(dtype),
+        coef=coef[None, :, None].astype(dtype),
+        free=np.ones((1, len(coef), 1), bool),
     )
-    design = on_device(reduced.design.astype(dtype))
-    sampled = _draw(design, data.weight, inner, spec, form, engine, progress)
+    if target.learned is not None:
+        none = len(target.learned.label[0])
+        index = np.append(kinds, none)[owner]
+        inner = inner._replace(learned=target.learned._replace(index=index[None, :, None]))
+    sampled = _draw(on_device(design.astype(dtype)), data.weight, inner, spec, form, engine, progress)
     draws = sampled.draws
-    flat = draws.coef.reshape(-1, len(reduced.coef))
+    seen = draws.coef.reshape(-1, len(coef))
     # With a prior that follows the dispersion, the part of the coefficients that the data do not see does too.
-    spread = np.ones(len(flat))
+    spread = np.ones(len(seen))
     if form.conditional_prior:
         spread = np.sqrt(draws.scale.reshape(-1) * float(target.k[0] / target.total[0]))
     rng = np.random.default_rng([engine.seed, int(target.outputs[0, 0])])
-    coef = lift(reduced, flat, spread, rng).reshape(*draws.coef.shape[:3], -1, 1)
-    return sampled._replace(draws=draws._replace(coef=coef))
+    whole = np.zeros((len(seen), len(free)), seen.dtype)
+    whole[:, flat] = seen[:, owner < 0]
+    for number, (kind, space) in enumerate(zip(kinds, spaces, strict=True)):
+        factor = spread
+        if target.learned is not None and kind < none:
+            strength = draws.strength.reshape(len(seen), -1)[:, kind]
+            factor = spread * np.sqrt(target.learned.value[0, kind] / strength)
+        lift(space, seen[:, owner == number], factor, rng, whole)
+    return sampled._replace(draws=draws._replace(coef=whole.reshape(*draws.coef.shape[:3], -1, 1)))
 
 
 def _draw(X, weight, target, spec, form, engine, progress):
     if engine.method == "exact" or (engine.method == "auto" and _is_conjugate(form, spec)):
         return _draw_exactly(X, weight, target, spec, form, engine, progress)
-    model = X, weight, target, spec.intercept_prior, spec.scale_prior, form
+    model = X, weight, target, spec.priors, form
     size = Size(engine.num_samples, engine.num_chains, engine.seed)
     if engine.method == "laplace":
         # ArviZ's statistics load on first use.
@@ -138,7 +159,10 @@ def _draw(X, weight, target, spec, form, engine, progress):
 
 
 def _is_conjugate(form, spec):
-    return is_conjugate(form.family, form.link, form.prior, spec.intercept_prior, conditional=form.conditional_prior)
+    fixed = spec.hyper is None
+    return fixed and is_conjugate(
+        form.family, form.link, form.prior, spec.intercept_prior, conditional=form.conditional_prior
+    )
 
 
 def _tuning(engine, method):
@@ -173,7 +197,7 @@ def _draw_exactly(X, weight, target, spec, form, engine, progress):
     shape = engine.num_chains, engine.num_samples
     leaves = [np.stack(leaf).astype(target.coef.dtype) for leaf in zip(*found, strict=True)]
     coef, intercept, scale, log_prob = (leaf.reshape(len(leaf), *shape, *leaf.shape[2:]) for leaf in leaves)
-    return Sampled(Draws(coef, intercept, scale, {"lp": log_prob}), "exact")
+    return Sampled(Draws(coef, intercept, scale, None, {"lp": log_prob}), "exact")
 
 
 def _normal_moments(prior, output):

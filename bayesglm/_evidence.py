@@ -25,7 +25,7 @@ from bayesglm._problem import is_grouped
 from bayesglm._strength import read_groups
 from bayesglm._warn import warn_user
 
-__all__ = ["most_likely_strengths"]
+__all__ = ["freedom_and_size", "index_of_coefficients", "most_likely_strengths", "reduce_by_rotation"]
 
 # Change of the logarithms of strengths at which the fixed point is reached.
 SETTLED = 1e-8
@@ -57,7 +57,7 @@ def most_likely_strengths(setup, strength, unknowns, start=None):
     typical = _typical(setup, unknowns)
     start = typical if start is None else start
     if setup.parts.prior.smooth:
-        small, rotated, fewer = _reduce(setup, strength, unknowns)
+        small, rotated, fewer = reduce_by_rotation(setup, strength, unknowns)
         values, fitted = _iterate(small, rotated, fewer, start, typical)
         if fitted.data is not setup.data:
             (fitted,) = fit_path(setup, [unknowns.put(strength, values)])
@@ -78,7 +78,7 @@ def _typical(setup, unknowns):
         loss = partial(parts.family.nll, link=parts.link, scale=scale)
         bend = np.asarray(expected_curvature(loss, parts.link.inverse, eta))
     halving = square[:, None] * np.where(np.isfinite(bend) & (bend > 0), bend, 1.0)
-    index = _of_coefficients(unknowns, setup)
+    index = index_of_coefficients(unknowns, setup)
     typical = np.ones(len(unknowns.kinds))
     for label in range(len(typical)):
         values = halving[index == label]
@@ -86,7 +86,7 @@ def _typical(setup, unknowns):
     return typical
 
 
-def _reduce(setup, strength, unknowns):
+def reduce_by_rotation(setup, strength, unknowns):
     """The same problem with no more features than samples for each strength, where coefficients share strengths.
 
     Normal priors of one strength look the same in all rotations of the features, and the data do not see the directions
@@ -110,7 +110,7 @@ def _reduce(setup, strength, unknowns):
     )
 
 
-def _of_coefficients(unknowns, setup):
+def index_of_coefficients(unknowns, setup):
     """Which unknown strength each coefficient has, shape (p, outputs)."""
     if unknowns.index.ndim == 2:
         return unknowns.index
@@ -159,16 +159,36 @@ def _iterate(setup, strength, unknowns, start, typical):
 
 def _rise(fitted, unknowns):
     """Logarithm of what each unknown strength is to be multiplied with, shape (L,)."""
+    freedom, size = freedom_and_size(fitted, unknowns.index, len(unknowns.kinds))
+    with np.errstate(divide="ignore"):
+        return np.log(np.maximum(freedom, 1e-12)) - np.log(np.maximum(size, 1e-300))
+
+
+def freedom_and_size(fitted, index, count):
+    """What the slope of twice the log evidence by the logarithms of strengths is the difference of, shapes (L,).
+
+    Parameters
+    ----------
+    fitted : Fitted
+        With normal priors.
+    index : numpy.ndarray of int, shape (p, outputs)
+        Which strength each coefficient has, of L = `count`; -1: none.
+
+    Returns
+    -------
+    freedom, size : (L,)
+        Effective degrees of freedom, with what the curvature at the mode changes by, and the sum of k s w^2.
+    """
     data, spec = fitted.data, fitted.spec
     X, y, weight, offset = (leaf.astype(np.float64) for leaf in data)
     eta = offset + fitted.intercept + X @ fitted.coef
-    freedom, size = np.zeros(len(unknowns.kinds)), np.zeros(len(unknowns.kinds))
+    freedom, size = np.zeros(count), np.zeros(count)
     form, total = spec.form, spec.total
     with jax.enable_x64(True):
         _, curvature, third = map(np.asarray, slopes(y, eta, spec.scale, family=form.family, link=form.link, order=3))
         weighted = np.where(weight[:, None] > 0, weight[:, None], 0.0)
         for output in range(y.shape[1]):
-            index, free = unknowns.index[:, output], spec.free[:, output]
+            label, free = index[:, output], spec.free[:, output]
             coef = fitted.coef[:, [output]].astype(np.float64)
             strength = spec.strength[:, [output]]
             expansion = expand(
@@ -178,11 +198,10 @@ def _rise(fitted, unknowns):
             precision = total * strength[:, 0]
             phi = total / spec.k[output]
             gained = 1 - precision * (expansion.variance - expansion.pull * coef)[:, 0]
-            learned = free & (index >= 0)
-            np.add.at(freedom, index[learned], gained[learned])
-            np.add.at(size, index[learned], (precision * coef[:, 0] ** 2 / phi)[learned])
-    with np.errstate(divide="ignore"):
-        return np.log(np.maximum(freedom, 1e-12)) - np.log(np.maximum(size, 1e-300))
+            learned = free & (label >= 0)
+            np.add.at(freedom, label[learned], gained[learned])
+            np.add.at(size, label[learned], (precision * coef[:, 0] ** 2 / phi)[learned])
+    return freedom, size
 
 
 def _maximize_expectation(setup, strength, unknowns, start, typical):

@@ -2,7 +2,8 @@
 
 With ``z = (intercept, coef)`` of each output, ``z = center + factor @ u``. The factor is the inverse Cholesky factor of
 the curvature, with a quadratic stand-in where the prior has kinks. After the coordinates u of all outputs come, in the
-mixture parametrization, the scores of the prior's variances, then that of log(scale) where it is sampled.
+mixture parametrization, the scores of the prior's variances, then those of the logarithms of random strengths, and that
+of log(scale) where it is sampled.
 """
 
 from functools import partial
@@ -10,9 +11,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.linalg import cho_solve, solve_triangular
 from jax.scipy.special import digamma, polygamma
 
+from bayesglm._groups import spread
 from bayesglm._passes import expected_curvature, hessian_with_intercept, moments, value_and_slope
 from bayesglm._posterior import log_intercept_prior, log_scale_prior
 
@@ -34,12 +37,16 @@ class Frame(NamedTuple):
     score: Any  # (L,) and its width: what the mixture's variances follow from; empty in the direct parametrization
     score_sd: Any  # (L,)
     typical: Any  # (p, m) variance of each coefficient's prior for which the factor was made
+    feature_mean: Any  # (p,)
+    log_strength: Any  # (L,) where the logarithms of random strengths lie, and how wide; empty if there are none
+    log_strength_sd: Any  # (L,)
+    yielding: Any  # (p, m) by which power of (random strength)^-1 a coefficient is stretched
     log_scale: Any  # ()
     log_scale_sd: Any  # ()
     log_scale_tail: Any  # () how much longer than a normal one its left tail is
 
 
-def whiten(X, weight, target, intercept_prior, scale_prior, form):
+def whiten(X, weight, target, priors, form):
     """Affine map in which the posterior is round near its mode.
 
     Returns
@@ -50,8 +57,8 @@ def whiten(X, weight, target, intercept_prior, scale_prior, form):
     loss = partial(form.family.nll, link=form.link, scale=target.scale)
     phi = form.family.phi(target.scale)
     center_intercept, prior_curvature = target.intercept, jnp.zeros_like(target.intercept)
-    if intercept_prior is not None:
-        center_intercept, prior_curvature = _intercept_with_prior(X, weight, target, intercept_prior, loss, phi)
+    if priors.intercept is not None:
+        center_intercept, prior_curvature = _intercept_with_prior(X, weight, target, priors.intercept, loss, phi)
     feature_mean, square = moments(X, weight / total)
     X = jnp.where(square > 0, X - feature_mean, 0.0)
     eta = target.offset + center_intercept + feature_mean @ target.coef + X @ target.coef
@@ -65,7 +72,7 @@ def whiten(X, weight, target, intercept_prior, scale_prior, form):
     # slope is that of the likelihood.
     direction = jnp.concatenate([jnp.ones(1, X.dtype), -feature_mean])
     hessian = hessian + prior_curvature[:, None, None] * jnp.outer(direction, direction)
-    if intercept_prior is not None:
+    if priors.intercept is not None:
         gradient = gradient - gradient[:, :1] * direction
     coef, shift = target.coef, jnp.zeros_like(center_intercept)
     if not form.prior.smooth:
@@ -80,8 +87,28 @@ def whiten(X, weight, target, intercept_prior, scale_prior, form):
     center = jnp.concatenate([intercept[:, None], coef.T], 1)
     scale_frame = jnp.log(target.scale), jnp.ones_like(target.scale), jnp.zeros_like(target.scale)
     if form.samples_scale:
-        scale_frame = _scale_frame(weight, target, eta, scale_prior, form)
-    return Frame._make((center, factor, *_mixture_frame(target, bend, form), *scale_frame))
+        scale_frame = _scale_frame(weight, target, eta, priors.scale, form)
+    strength_frame = _strength_frame(target, bend, factor, form)
+    return Frame._make((center, factor, *_mixture_frame(target, bend, form), feature_mean, *strength_frame, *scale_frame))
+
+
+def _strength_frame(target, bend, factor, form):
+    """Where the logarithms of random strengths lie, their width, and how coefficients follow them.
+
+    Coefficients that the data leave to the prior are multiples of its standard deviation; those that the data
+    determine do not move with it; in between, they move by the share of the prior in what is known of them.
+    """
+    if target.learned is None:
+        nothing = jnp.zeros(0, bend.dtype)
+        return nothing, nothing, nothing
+    learned = target.learned
+    share = jnp.clip(bend * jnp.sum(factor[:, 1:] ** 2, -1).T, 0.0, 1.0)
+    index = learned.index if form.prior.separable else spread(learned.index, target.strength[1], len(learned.label))
+    # The standard deviation of a prior is the strength to the power of minus this.
+    power = 0.5 if form.prior.smooth else 1.0
+    freedom = jnp.zeros(len(learned.label) + 1, bend.dtype).at[index].add(jnp.where(target.free, 1 - share, 0.0))[:-1]
+    moves = target.free & (index < len(learned.label)) & (not form.mixture)
+    return jnp.log(learned.value), jax.lax.rsqrt(0.25 + power * freedom), jnp.where(moves, power * share, 0.0)
 
 
 def _scale_frame(weight, target, eta, scale_prior, form):
@@ -166,8 +193,7 @@ def _mixture_frame(target, bend, form):
         return nothing, nothing, typical
     mixing = form.prior.mixing(target.strength)
     half, grouped = (mixing.size + 1) / 2, (mixing.slope > 0) & (mixing.size > 1)
-    slope = jnp.where(grouped, target.k * mixing.slope, 1.0)
-    center = jnp.where(grouped, digamma(half) - jnp.log(slope**2 / 2), 0.0)
+    center = jnp.where(grouped, digamma(half) + jnp.log(2.0), 0.0)
     return center, jnp.where(grouped, jnp.sqrt(polygamma(1, half)), 1.0), typical
 
 
@@ -206,7 +232,7 @@ def free_coordinates(target):
 
 def coordinates(frame, form):
     """Number of coordinates of a sampler."""
-    return frame.center.size + frame.score.size + form.samples_scale
+    return frame.center.size + frame.score.size + frame.log_strength.size + form.samples_scale
 
 
 def recenter(frame, mean, sd):
@@ -215,14 +241,16 @@ def recenter(frame, mean, sd):
     That of log(scale) keeps its mean.
     """
     m, width = frame.center.shape
-    stop = m * width + frame.score.size
-    first, middle = slice(0, m * width), slice(m * width, stop)
+    ends = np.cumsum([m * width, frame.score.size, frame.log_strength.size])
+    first, middle, last = (slice(*bounds) for bounds in zip([0, *ends[:-1]], ends, strict=True))
     moved = frame._replace(
         center=frame.center + jnp.einsum("mij,mj->mi", frame.factor, mean[first].reshape(m, width)),
         factor=frame.factor * sd[first].reshape(m, 1, width),
         score=frame.score + frame.score_sd * mean[middle],
         score_sd=frame.score_sd * sd[middle],
+        log_strength=frame.log_strength + frame.log_strength_sd * mean[last],
+        log_strength_sd=frame.log_strength_sd * sd[last],
     )
-    if len(mean) == stop:
+    if len(mean) == ends[-1]:
         return moved
     return moved._replace(log_scale_sd=frame.log_scale_sd * sd[-1], log_scale_tail=frame.log_scale_tail * sd[-1])

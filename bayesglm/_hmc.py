@@ -51,7 +51,7 @@ class _Chunk(NamedTuple):
 
 
 def run_hmc(
-    X, weight, targets, intercept_prior, scale_prior, form, *, size, tuning, may_give_up, progress
+    X, weight, targets, priors, form, *, size, tuning, may_give_up, progress
 ):  # fmt: skip
     """Sample a batch of posteriors.
 
@@ -60,7 +60,7 @@ def run_hmc(
     X, weight : (n, p), (n,)
     targets : Target
         Leaves with a leading axis of B problems.
-    intercept_prior, scale_prior : NumPyro distribution or None
+    priors : Priors
     form : Form
     size : Size
     tuning : Tuning
@@ -73,7 +73,7 @@ def run_hmc(
     -------
     Draws or None
     """
-    data = jax.device_put((X, weight, targets, intercept_prior, scale_prior))
+    data = jax.device_put((X, weight, targets, priors))
     frames, state = _start(data, np.uint32(size.seed), num_chains=size.num_chains, form=form)
 
     def advance(state, frames, n_steps, count):
@@ -137,15 +137,15 @@ def _as_draws(kept, targets, frames, n_steps, form):
     stats["lp"] = -stats.pop("potential")
     stats["step_size"] = np.full_like(stats["lp"], QUARTER / n_steps)
     stats["n_steps"] = np.full(stats["lp"].shape, n_steps)
-    return Draws(position.coef, position.intercept, position.scale, stats)
+    return Draws._make((*position, stats))
 
 
 def _value_and_grad(data, frames, form, lanes):
     """Potential and gradient of positions (B, C, D)."""
-    X, weight, targets, intercept_prior, scale_prior = data
+    X, weight, targets, priors = data
 
     def one(u, target, frame):
-        return potential(u, X, weight, target, intercept_prior, scale_prior, frame, form, lanes=lanes)
+        return potential(u, X, weight, target, priors, frame, form, lanes=lanes)
 
     of_chains = jax.vmap(jax.value_and_grad(one), in_axes=(0, None, None))
     return lambda u: jax.vmap(of_chains)(u, targets, frames)
@@ -154,8 +154,8 @@ def _value_and_grad(data, frames, form, lanes):
 @partial(jax.jit, static_argnames=("num_chains", "form"), compiler_options=COMPILE_QUICKLY)
 def _start(data, seed, *, num_chains, form):
     """Frames of the problems, and the first state of every chain: a draw of the normal approximation."""
-    X, weight, targets, intercept_prior, scale_prior = data
-    frames = jax.vmap(lambda target: whiten(X, weight, target, intercept_prior, scale_prior, form))(targets)
+    X, weight, targets, priors = data
+    frames = jax.vmap(lambda target: whiten(X, weight, target, priors, form))(targets)
     size = coordinates(jax.tree.map(lambda leaf: leaf[0], frames), form)
     # By the number of the output, so that no two problems share random numbers, in whatever batches they come.
     keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(seed)))(targets.outputs[:, 0])

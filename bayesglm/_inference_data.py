@@ -6,6 +6,7 @@ import numpy as np
 from arviz_base import from_dict
 
 from bayesglm._draws import Posterior
+from bayesglm._problem import is_grouped
 
 __all__ = ["data_tree", "prediction_groups", "prior_groups", "read_posterior"]
 
@@ -113,6 +114,7 @@ def _tree(groups, spec, obs, labels=None):
     dims = dict.fromkeys(("intercept", "dispersion", "sigma"), output)
     dims |= {name: ["obs", *output] for name in ("y", "mean", "offset")}
     dims["sample_weight"] = ["obs"]
+    dims |= _strength_dims(spec)
     coords: dict[str, Any] = {"obs": obs, "output": np.arange(len(spec.k))}
     for (suffix, feature, _), names in zip(_leaves(spec), _labels(spec), strict=True):
         dims[f"coef{suffix}"] = dims[f"feature_mask{suffix}"] = [feature, *output]
@@ -131,7 +133,31 @@ def _parameters(draws, spec):
         variables["dispersion"] = _visible(draws.scale, spec)
         if spec.form.family.reports_sigma:
             variables["sigma"] = np.sqrt(variables["dispersion"])
+    if draws.strength is not None:
+        variables |= _strengths(draws.strength, spec)
     return variables
+
+
+def _strengths(values, spec):
+    """Variables of random strengths (chain, draw, L), in the user's places; NaN where these hold a number."""
+    padded = np.concatenate([values, np.full((*values.shape[:-1], 1), np.nan, values.dtype)], axis=-1)
+    return {name: padded[..., np.squeeze(places, _trivial(places))] for name, places in spec.hyper.places.items()}
+
+
+def _trivial(places):
+    """Axes of (features, outputs) that are there to broadcast along."""
+    return tuple(axis for axis in range(places.ndim) if places.ndim == 2 and places.shape[axis] == 1)
+
+
+def _strength_dims(spec):
+    """Dims of the variables of random strengths."""
+    layout, dims = spec.layout, {}
+    for name, places in ({} if spec.hyper is None else spec.hyper.places).items():
+        leaf = name.partition(".")[2]
+        feature = f"{leaf}_feature" if leaf in layout.names else "feature" if layout.is_array else f"{name}_feature"
+        axes = {0: [], 1: ["group" if is_grouped(spec.strength) else feature], 2: [feature, "output"]}[places.ndim]
+        dims[name] = [dim for axis, dim in enumerate(axes) if axis not in _trivial(places)]
+    return dims
 
 
 def _constants(X, offset, weight, spec):

@@ -24,7 +24,7 @@ BLOCK = 2_000_000
 
 
 def run_laplace(
-    X, weight, targets, intercept_prior, scale_prior, form, *, size, progress
+    X, weight, targets, priors, form, *, size, progress
 ):  # fmt: skip
     """Sample a batch of posteriors.
 
@@ -33,7 +33,7 @@ def run_laplace(
     X, weight : (n, p), (n,)
     targets : Target
         Leaves with a leading axis of B problems.
-    intercept_prior, scale_prior : NumPyro distribution or None
+    priors : Priors
     form : Form
     size : Size
     progress : callable
@@ -47,7 +47,7 @@ def run_laplace(
     effective : (B,)
         Effective number of draws, one over the sum of squared weights, at most the number of draws.
     """
-    data = jax.device_put((X, weight, targets, intercept_prior, scale_prior))
+    data = jax.device_put((X, weight, targets, priors))
     key = jax.random.key(size.seed)
     keys = jax.vmap(partial(jax.random.fold_in, key))(targets.outputs[:, 0])
     wanted = size.num_samples * size.num_chains
@@ -71,7 +71,7 @@ def run_laplace(
         return np.stack([np.asarray(one)[rows] for one, rows in zip(leaf, chosen, strict=True)])
 
     progress(size.num_samples, 0)
-    draws = Draws._make((*(pick(leaf) for leaf in position), {"lp": pick(log_prob)}))
+    draws = Draws._make((*jax.tree.map(pick, position), {"lp": pick(log_prob)}))
     return draws, np.asarray(khat), np.minimum(1 / (share**2).sum(1), wanted)
 
 
@@ -85,19 +85,18 @@ def _resample(share, wanted, rng):
 @partial(jax.jit, static_argnames=("form", "shape"))
 def _draw(data, keys, *, form, shape):
     """Parameters (B, S, ...) of draws from the normal approximation, log densities and log importance weights."""
-    X, weight, targets, intercept_prior, scale_prior = data
+    X, weight, targets, priors = data
     lanes = shape[1] * targets.outputs.shape[1]
 
     def one_problem(problem):
         target, key = problem
-        frame = whiten(X, weight, target, intercept_prior, scale_prior, form)
+        frame = whiten(X, weight, target, priors, form)
 
         def block(key):
             u = jax.random.normal(key, (shape[1], coordinates(frame, form)), X.dtype)
             of_one = partial(
-                potential, X=X, weight=weight, target=target, intercept_prior=intercept_prior,
-                scale_prior=scale_prior, frame=frame, form=form, lanes=lanes,
-            )  # fmt: skip
+                potential, X=X, weight=weight, target=target, priors=priors, frame=frame, form=form, lanes=lanes
+            )
             log_prob = -jax.vmap(of_one)(u)
             position = jax.vmap(lambda u: unpack(u, target, frame, form))(u)
             return position, log_prob, log_prob + 0.5 * jnp.sum(u**2, 1)

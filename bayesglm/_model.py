@@ -1,7 +1,7 @@
 """The Bayesian reading: the fitted model as a NumPyro model."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +9,21 @@ import numpy as np
 
 from bayesglm._design import Layout, check_columns, column_names
 from bayesglm._numpyro import dist, numpyro
-from bayesglm._posterior import Form
+from bayesglm._posterior import Form, Priors
+from bayesglm._groups import spread
 from bayesglm._problem import is_grouped
 
-__all__ = ["Spec", "glm_model", "read_traced", "rates"]
+__all__ = ["Hyper", "Spec", "glm_model", "read_traced", "rates"]
+
+
+class Hyper(NamedTuple):
+    """Random strengths of a model, L of them."""
+
+    base: Any  # strength, as from `read_strength`, with 1 in place of what is random
+    index: Any  # which random strength each coefficient (p, outputs), or each group, has; -1: none
+    distributions: tuple  # of NumPyro; their batches, one after the other, are the strengths
+    names: tuple  # of the variable that each distribution is of
+    places: dict  # name of the variable: array of which strengths it holds, -1 for a number
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +51,8 @@ class Spec:
     y_spread : numpy.ndarray, shape (outputs,)
         Standard deviation of y, pooled where the dispersion is.
     intercept_prior, scale_prior : NumPyro distribution or None
+    hyper : Hyper or None
+        Random strengths; `strength` is the one of the fit.
     """
 
     form: Form
@@ -54,6 +67,13 @@ class Spec:
     y_spread: np.ndarray
     intercept_prior: Any
     scale_prior: Any
+    hyper: Hyper | None = None
+
+    @property
+    def priors(self):
+        """Distributions of what outputs share."""
+        strengths = () if self.hyper is None else self.hyper.distributions
+        return Priors(self.intercept_prior, self.scale_prior, strengths)
 
     @property
     def block_of_output(self):
@@ -74,29 +94,29 @@ class Spec:
         return parts
 
 
-def rates(spec, k):
+def rates(spec, strength, k):
     """Strength and k as `prior.distribution` takes them, the output axis dropped for a single output.
 
     Parameters
     ----------
     k : (outputs,)
     """
-    if is_grouped(spec.strength):
-        size, groups = spec.strength
+    if is_grouped(strength):
+        size, groups = strength
         output = np.zeros(len(size), int)
         for group in range(len(size)):
             output[group] = np.nonzero(groups == group)[1].min(initial=len(spec.k) - 1)
         return (size, groups if spec.population else groups[:, 0]), k[output]
     if spec.population:
-        return spec.strength, k
-    return jax.tree.map(lambda leaf: leaf[:, 0], spec.strength), k[0]
+        return strength, k
+    return jax.tree.map(lambda leaf: leaf[:, 0], strength), k[0]
 
 
 def glm_model(spec, X, y, weight, offset):
     """NumPyro model of y given the matrix X (n, p); returns the linear predictor.
 
     Sample sites: ``coef`` (all leaves one below the other; with a mask ``coef_free``), ``intercept``,
-    ``dispersion`` where it is sampled, ``y``. For a container X each leaf's coefficients are also
+    ``dispersion`` where it is sampled, those of random strengths, ``y``. For a container X each leaf's coefficients are also
     deterministic sites ``coef.<leaf>``.
     """
     n_outputs = len(spec.k)
@@ -131,7 +151,7 @@ def _sample_coef(spec, scale):
     k = spec.k
     if spec.form.conditional_prior:
         k = jnp.broadcast_to(spec.total / spec.form.family.phi(scale), k.shape)
-    strength, k = rates(spec, k)
+    strength, k = rates(spec, _sample_strength(spec), k)
     if spec.free.all():
         return numpyro.sample("coef", spec.form.prior.distribution(strength, k))
     if is_grouped(spec.strength):
@@ -141,6 +161,19 @@ def _sample_coef(spec, scale):
     free = numpyro.sample("coef_free", spec.form.prior.distribution(strength, k))
     coef = jnp.zeros(spec.free.shape, free.dtype).at[np.nonzero(spec.free)].set(free)
     return numpyro.deterministic("coef", coef)
+
+
+def _sample_strength(spec):
+    """Strength of all coefficients, random where it is."""
+    hyper = spec.hyper
+    if hyper is None:
+        return spec.strength
+    sites = [
+        numpyro.sample(name, prior.to_event(len(prior.batch_shape)))
+        for name, prior in zip(hyper.names, hyper.distributions, strict=True)
+    ]
+    values = jnp.concatenate([jnp.ravel(site) for site in sites])
+    return spec.form.prior.times(hyper.base, spread(values, hyper.index, 1.0))
 
 
 def _sample_scale(spec):

@@ -8,7 +8,7 @@ import jax
 # NumPyro loads this, which adds flags to what JAX finds programs by: if it came later, all would compile again.
 import jax.extend
 
-__all__ = ["dist", "is_distribution", "numpyro", "own_dist"]
+__all__ = ["check_prior", "dist", "is_distribution", "numpyro", "own_dist"]
 
 
 class _Later:
@@ -33,3 +33,14 @@ own_dist = _Later("bayesglm.distributions")
 def is_distribution(value):
     """Whether a value is a NumPyro distribution; where NumPyro is not loaded, nothing is."""
     return "numpyro.distributions" in sys.modules and isinstance(value, dist.Distribution)
+
+
+def check_prior(value, support, description, argument):
+    """Raise a ValueError that names the argument unless a value is a univariate distribution with this support."""
+    if not is_distribution(value):
+        raise ValueError(f"{argument} must be None or a NumPyro distribution; got {value!r}.")
+    if value.event_shape != () or value.support is not support:
+        raise ValueError(
+            f"{argument} must be a univariate distribution on {description}; got {type(value).__name__} with event "
+            f"shape {value.event_shape} on {value.support}."
+        )

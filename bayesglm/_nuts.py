@@ -22,7 +22,7 @@ CHUNK = 50
 
 
 def run_nuts(
-    X, weight, targets, intercept_prior, scale_prior, form, *, size, tuning, max_tree_depth, progress
+    X, weight, targets, priors, form, *, size, tuning, max_tree_depth, progress
 ):  # fmt: skip
     """Sample a batch of posteriors.
 
@@ -31,7 +31,7 @@ def run_nuts(
     X, weight : (n, p), (n,)
     targets : Target
         Leaves with a leading axis of B problems.
-    intercept_prior, scale_prior : NumPyro distribution or None
+    priors : Priors
     form : Form
     size : Size
     tuning : Tuning
@@ -46,7 +46,7 @@ def run_nuts(
     """
     num_warmup, num_samples = tuning.num_warmup, size.num_samples
     static = (num_warmup, max_tree_depth)
-    data = jax.device_put((X, weight, targets, intercept_prior, scale_prior, tuning.target_accept_prob))
+    data = jax.device_put((X, weight, targets, priors, tuning.target_accept_prob))
     # By the number of the output, so that no two problems share random numbers, in whatever batches they come.
     key, outputs = jax.random.key(size.seed), targets.outputs[:, 0]
     keys = jax.vmap(lambda output: jax.random.split(jax.random.fold_in(key, output), size.num_chains))(outputs)
@@ -68,8 +68,8 @@ def run_nuts(
 def _kernel(form, tuning, target_accept_prob):
     """NumPyro's NUTS: the functions that start a chain and that make a transition, given the data."""
 
-    def potential_given(X, weight, target, intercept_prior, scale_prior, frame):
-        return lambda u: potential(u, X, weight, target, intercept_prior, scale_prior, frame, form)
+    def potential_given(X, weight, target, priors, frame):
+        return lambda u: potential(u, X, weight, target, priors, frame, form)
 
     num_warmup, max_tree_depth = tuning
     init, step = hmc(potential_fn_gen=potential_given, algo="NUTS")
@@ -80,17 +80,17 @@ def _kernel(form, tuning, target_accept_prob):
 @partial(jax.jit, static_argnames=("form", "tuning"), compiler_options=COMPILE_QUICKLY)
 def _start(data, keys, *, form, tuning):
     """Frames of the problems, and the first state of every chain: a draw of the normal approximation."""
-    X, weight, targets, intercept_prior, scale_prior, target_accept_prob = data
+    X, weight, targets, priors, target_accept_prob = data
     start, _ = _kernel(form, tuning, target_accept_prob)
 
     def one_problem(target, keys):
-        frame = whiten(X, weight, target, intercept_prior, scale_prior, form)
+        frame = whiten(X, weight, target, priors, form)
         size = coordinates(frame, form)
 
         def one_chain(key):
             key_position, key_chain = jax.random.split(key)
             u = jax.random.normal(key_position, (size,), X.dtype)
-            arguments = (X, weight, target, intercept_prior, scale_prior, frame)
+            arguments = (X, weight, target, priors, frame)
             return start(u, rng_key=key_chain, model_args=arguments)
 
         return frame, jax.vmap(one_chain)(keys)
@@ -101,12 +101,12 @@ def _start(data, keys, *, form, tuning):
 @partial(jax.jit, static_argnames=("form", "tuning"))
 def _advance(state, data, frames, *, form, tuning):
     """Make CHUNK transitions of every chain; draws have leaves (B, CHUNK, C, ...)."""
-    X, weight, targets, intercept_prior, scale_prior, target_accept_prob = data
+    X, weight, targets, priors, target_accept_prob = data
     start, step = _kernel(form, tuning, target_accept_prob)
 
     def one_problem(problem):
         state, target, frame = problem
-        arguments = (X, weight, target, intercept_prior, scale_prior, frame)
+        arguments = (X, weight, target, priors, frame)
         # NumPyro's kernel keeps its adaptation schedule in a closure that only starting a chain fills.
         jax.eval_shape(lambda u: start(u, model_args=arguments), jax.tree.map(lambda leaf: leaf[0], state.z))
 

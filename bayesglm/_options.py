@@ -9,13 +9,14 @@ import jax
 import numpy as np
 
 from bayesglm import links, observation_models, priors
-from bayesglm._numpyro import dist, is_distribution
+from bayesglm._numpyro import check_prior, dist, is_distribution
 
 __all__ = [
     "Parts",
     "check_draws",
     "check_method",
     "check_prior_shapes",
+    "check_random_strengths",
     "check_run_options",
     "is_conjugate",
     "read_key",
@@ -82,7 +83,7 @@ def resolve(
     if solver_name == "Newton" and not prior.smooth:
         raise ValueError(f"solver_name 'Newton' needs a smooth regularizer; {prior} wants 'ProximalNewton'.")
     if intercept_prior is not None:
-        _check_prior(intercept_prior, dist.constraints.real, "the real numbers", "intercept_prior")
+        check_prior(intercept_prior, dist.constraints.real, "the real numbers", "intercept_prior")
     if not isinstance(dispersion_prior, str) or dispersion_prior not in DISPERSION_PRIORS:
         raise ValueError(f"dispersion_prior must be one of {DISPERSION_PRIORS}; got {dispersion_prior!r}.")
     conditional = dispersion_prior == "conditional"
@@ -130,6 +131,17 @@ def check_method(method, parts):
         raise ValueError(
             "method 'exact' needs Gaussian observations with the identity link, Ridge or no regularizer, and a flat or "
             "Normal intercept_prior (flat where dispersion_prior is 'conditional'); use method='auto'."
+        )
+
+
+def check_random_strengths(method, kinds):
+    """Raise a ValueError if the method cannot sample strengths, or some are to be found by the evidence instead."""
+    if method in ("exact", "laplace"):
+        raise ValueError(f"method {method!r} does not sample strengths; use 'auto', 'hmc' or 'nuts'.")
+    if any(isinstance(kind, str) and kind == "evidence" for kind in kinds):
+        raise ValueError(
+            "regularizer_strength has both 'evidence' and random strengths ('learn' or distributions): one run finds "
+            "the first or samples the second."
         )
 
 
@@ -231,20 +243,10 @@ def _with_plain_scale(family):
     if scale is None:
         return family
     if is_distribution(scale):
-        _check_prior(scale, dist.constraints.positive, "the positive numbers", name)
+        check_prior(scale, dist.constraints.positive, "the positive numbers", name)
         return family
     if not (isinstance(scale, numbers.Real) or (isinstance(scale, np.ndarray) and scale.shape == ())):
         raise ValueError(f"{name} must be a positive number, None or a NumPyro distribution; got {scale!r}.")
     if not 0.0 < float(scale) < np.inf:
         raise ValueError(f"{name} must be positive and finite; got {scale!r}.")
     return replace(family, scale=float(scale)) if "scale" in {field.name for field in fields(family)} else family
-
-
-def _check_prior(value, support, description, argument):
-    if not is_distribution(value):
-        raise ValueError(f"{argument} must be None or a NumPyro distribution; got {value!r}.")
-    if value.event_shape != () or value.support is not support:
-        raise ValueError(
-            f"{argument} must be a univariate distribution on {description}; got {type(value).__name__} with event "
-            f"shape {value.event_shape} on {value.support}."
-        )

@@ -1,28 +1,35 @@
 """The posterior of one problem: what it is made of, and its log density as a function of the parameters."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from bayesglm._groups import spread
 from bayesglm._passes import blocks
 from bayesglm.links import Link
 
 __all__ = [
     "Draws",
     "Form",
+    "Learned",
     "Position",
+    "Priors",
     "Size",
     "Target",
     "Tuning",
+    "at_strengths",
     "coef_prior",
     "log_density",
     "log_density_but_coef",
     "log_intercept_prior",
     "log_likelihood",
     "log_scale_prior",
+    "log_strength_prior",
     "rate",
+    "strength_log_probs",
 ]
 
 
@@ -52,6 +59,23 @@ class Target(NamedTuple):
     coef: Any  # (p, m), mode
     intercept: Any  # (m,), mode
     free: Any  # (p, m) bool: coefficients that are not held at zero
+    learned: Any = None  # Learned, if some strengths are random
+
+
+class Learned(NamedTuple):
+    """Strengths of one problem that are random variables, L of them."""
+
+    index: Any  # which of them each coefficient (p, m), or each group (G,), has; L: none
+    label: Any  # (L,) which of the model's they are; one more than those have: none, there to fill up
+    value: Any  # (L,) what they are in the target's strength
+
+
+class Priors(NamedTuple):
+    """NumPyro distributions of what all problems of a model share."""
+
+    intercept: Any  # of the intercepts of all outputs; None is flat
+    scale: Any  # of the family's second parameter; None is the family's default
+    strengths: tuple = ()  # of strengths; their batches one after the other are the model's random strengths
 
 
 class Position(NamedTuple):
@@ -60,6 +84,7 @@ class Position(NamedTuple):
     coef: Any  # (p, m)
     intercept: Any  # (m,)
     scale: Any  # ()
+    strength: Any = None  # (L,) random strengths, None if there are none
 
 
 class Draws(NamedTuple):
@@ -68,6 +93,7 @@ class Draws(NamedTuple):
     coef: Any  # (..., p, m)
     intercept: Any  # (..., m)
     scale: Any  # (...)
+    strength: Any  # (..., L) or None
     stats: Any  # dict of arrays (B, C, S)
 
 
@@ -86,28 +112,20 @@ class Tuning(NamedTuple):
     target_accept_prob: float
 
 
-def log_density(position, X, weight, target, intercept_prior, scale_prior, form):
-    """Log posterior density, up to the terms of y alone, in (coef, intercept, log scale).
-
-    Parameters
-    ----------
-    intercept_prior : NumPyro distribution or None
-        Of the intercepts of all outputs of the model; None is flat.
-    scale_prior : NumPyro distribution or None
-        None is the family's default.
-    """
+def log_density(position, X, weight, target, priors, form):
+    """Log posterior density, up to the terms of y alone, in (coef, intercept, log scale)."""
     log_prior = coef_prior(position.scale, target, form).log_prob(position.coef)
-    return log_prior + log_density_but_coef(position, X, weight, target, intercept_prior, scale_prior, form, lanes=1)
+    return log_prior + log_density_but_coef(position, X, weight, target, priors, form, lanes=1)
 
 
-def log_density_but_coef(position, X, weight, target, intercept_prior, scale_prior, form, lanes):
+def log_density_but_coef(position, X, weight, target, priors, form, lanes):
     """Log posterior density without the prior of the coefficients."""
     log_prob = log_likelihood(X, weight, target, form, lanes)(position.coef, position.intercept, position.scale)
-    if intercept_prior is not None:
-        log_prob = log_prob + jnp.sum(log_intercept_prior(position.intercept, target.outputs, intercept_prior))
+    if priors.intercept is not None:
+        log_prob = log_prob + jnp.sum(log_intercept_prior(position.intercept, target.outputs, priors.intercept))
     if form.samples_scale:
         log_prob = log_prob + jnp.log(position.scale)
-        log_prob = log_prob + log_scale_prior(position.scale, target, scale_prior, form)
+        log_prob = log_prob + log_scale_prior(position.scale, target, priors.scale, form)
     return log_prob
 
 
@@ -174,3 +192,31 @@ def log_scale_prior(scale, target, scale_prior, form):
     """Log prior density of the family's second parameter."""
     prior = form.family.scale_prior(target.y_spread) if scale_prior is None else scale_prior
     return prior.log_prob(scale)
+
+
+def at_strengths(target, strength, form):
+    """Target at other values (L,) of its random strengths."""
+    factor = spread(strength / target.learned.value, target.learned.index, 1.0)
+    return target._replace(strength=form.prior.times(target.strength, factor))
+
+
+def log_strength_prior(strength, target, priors):
+    """Log prior density of the logarithms of a problem's random strengths (L,); those that fill up are normal."""
+    label = target.learned.label
+    total = sum(math.prod(prior.batch_shape) for prior in priors.strengths)
+    # Every distribution sees a value in each place of its batch; only those of this problem are kept.
+    everywhere = jnp.ones(total, strength.dtype).at[label].set(strength, mode="drop")
+    log_strength = jnp.log(strength)
+    density = strength_log_probs(everywhere, priors.strengths)[label] + log_strength
+    return jnp.sum(jnp.where(label < total, density, -0.5 * log_strength**2))
+
+
+def strength_log_probs(strength, distributions):
+    """Log prior densities (..., L) of a model's random strengths (..., L)."""
+    parts, first = [], 0
+    for prior in distributions:
+        last = first + math.prod(prior.batch_shape)
+        values = strength[..., first:last].reshape(*strength.shape[:-1], *prior.batch_shape)
+        parts.append(jnp.reshape(prior.log_prob(values), (*strength.shape[:-1], last - first)))
+        first = last
+    return jnp.concatenate(parts, -1)

@@ -2,31 +2,61 @@
 
 In the direct parametrization z, the image of the coordinates under the frame's affine map, holds the coefficients. In
 the mixture parametrization they are z times the square root of (variance / typical variance): given its variance, each
-coefficient of a prior with kinks is normal.
+coefficient of a prior with kinks is normal. Where strengths are random, coefficients are stretched with the standard
+deviation of their prior, as far as the frame says.
 """
+
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax.scipy.special import log_ndtr
 
 from bayesglm._frame import free_coordinates
 from bayesglm._groups import spread
-from bayesglm._posterior import Position, coef_prior, log_density_but_coef, rate
+from bayesglm._posterior import (
+    Position,
+    at_strengths,
+    coef_prior,
+    log_density_but_coef,
+    log_strength_prior,
+    rate,
+)
 
 __all__ = ["potential", "unpack"]
 
 
+class _Place(NamedTuple):
+    """What the coordinates u stand for."""
+
+    position: Any
+    z: Any  # (p, m) coefficients that the affine map alone makes
+    score: Any  # (L,) of the mixture's variances
+    log_stretch: Any  # (p, m) logarithm of what random strengths multiply z with
+    target: Any  # at the strengths of the position
+
+
 def unpack(u, target, frame, form):
     """Parameters at the round coordinates u."""
-    return _unpack(u, target, frame, form)[0]
+    return _unpack(u, target, frame, form).position
 
 
 def _unpack(u, target, frame, form):
-    """Parameters, and what the affine map alone makes of u: coefficients z (p, m) and scores (L,)."""
+    """Parameters, what the affine map alone makes of u, and the target at these strengths."""
     m, width = frame.center.shape
     moved = frame.center + jnp.einsum("mij,mj->mi", frame.factor, u[: m * width].reshape(m, width))
     coef = z = moved[:, 1:].T
-    score = frame.score + frame.score_sd * u[m * width : m * width + frame.score.size]
-    scale = target.scale
+    stop = m * width + frame.score.size
+    score = frame.score + frame.score_sd * u[m * width : stop]
+    scale, strength, log_stretch = target.scale, None, jnp.zeros_like(coef)
+    if target.learned is not None:
+        log_strength = frame.log_strength + frame.log_strength_sd * u[stop : stop + frame.log_strength.size]
+        strength = jnp.exp(log_strength)
+        index = target.learned.index
+        if not form.prior.separable:
+            index = spread(index, target.strength[1], len(log_strength))
+        log_stretch = -frame.yielding * spread(log_strength - jnp.log(target.learned.value), index, 0.0)
+        coef = z * jnp.exp(log_stretch)
+        target = at_strengths(target, strength, form)
     if form.samples_scale:
         bent = u[-1] - frame.log_scale_tail * jnp.minimum(u[-1], 0.0) ** 2
         scale = jnp.exp(frame.log_scale + frame.log_scale_sd * bent)
@@ -37,21 +67,23 @@ def _unpack(u, target, frame, form):
         sd = jnp.where(has_prior, jnp.sqrt(variance / (1 + k * mixing.bend * variance)), 1.0)
         ratio = spread(sd, mixing.index, 1.0) / jnp.sqrt(frame.typical)
         coef = jnp.where(spread(has_prior, mixing.index, False), z * ratio, z)
-    return Position(coef, moved[:, 0], scale), z, score
+    # The intercept takes up what the means of the features contribute, so that neither drags the other along.
+    intercept = moved[:, 0] - frame.feature_mean @ (coef - z)
+    return _Place(Position(coef, intercept, scale, strength), z, score, log_stretch, target)
 
 
 def _variance(score, mixing, k):
-    """Variances of the mixture (L,): by the quantiles of their exponential density, or exp(score) for groups.
+    """Variances of the mixture (L,): by the quantiles of their exponential density, or, for groups, by its logarithm.
 
-    With the former, a score is standard normal under the prior of a Lasso.
+    The prior of a score depends on no strength: it is standard normal in a Lasso.
     """
     single = mixing.size == 1
     slope = jnp.where(mixing.slope > 0, k * mixing.slope, 1.0)
-    exponential = -log_ndtr(-jnp.where(single, score, 0.0)) * 2 / slope**2
-    return jnp.where(single, exponential, jnp.exp(jnp.where(single, 0.0, score)))
+    exponential = -2 * log_ndtr(-jnp.where(single, score, 0.0))
+    return jnp.where(single, exponential, jnp.exp(jnp.where(single, 0.0, score))) / slope**2
 
 
-def potential(u, X, weight, target, intercept_prior, scale_prior, frame, form, *, lanes=1):
+def potential(u, X, weight, target, priors, frame, form, *, lanes=1):
     """Minus the log posterior density, up to a constant, at the round coordinates u.
 
     Coordinates that move nothing, since their coefficients are held at zero, are standard normal: so masks are data
@@ -59,18 +91,18 @@ def potential(u, X, weight, target, intercept_prior, scale_prior, frame, form, *
 
     Parameters
     ----------
-    intercept_prior, scale_prior
-        As in `log_density`.
     lanes : int
         How many potentials are computed at once, in a mapped program.
     """
-    position, z, score = _unpack(u, target, frame, form)
+    position, z, score, log_stretch, target = _unpack(u, target, frame, form)
     idle = jnp.where(free_coordinates(target).ravel(), 0.0, u[: frame.center.size])
     if form.mixture:
         log_prior = _mixture_log_prob(position.scale, z, score, target, frame, form)
     else:
-        log_prior = coef_prior(position.scale, target, form).log_prob(position.coef)
-    rest = log_density_but_coef(position, X, weight, target, intercept_prior, scale_prior, form, lanes)
+        log_prior = coef_prior(position.scale, target, form).log_prob(position.coef) + jnp.sum(log_stretch)
+    if target.learned is not None:
+        log_prior = log_prior + log_strength_prior(position.strength, target, priors)
+    rest = log_density_but_coef(position, X, weight, target, priors, form, lanes)
     if form.samples_scale:
         rest = rest + jnp.log1p(-2 * frame.log_scale_tail * jnp.minimum(u[-1], 0.0))
     return 0.5 * jnp.sum(idle**2) - log_prior - rest
@@ -85,16 +117,15 @@ def _mixture_log_prob(scale, z, score, target, frame, form):
     mixing = form.prior.mixing(target.strength)
     k = rate(scale, target, form)
     has_prior, single = mixing.slope > 0, mixing.size == 1
-    slope = jnp.where(has_prior, k * mixing.slope, 1.0)
     variance = _variance(score, mixing, k)
     density = jnp.where(
-        single, -0.5 * score**2, (mixing.size + 1) / 2 * score - 0.5 * jnp.where(single, 0.0, slope**2 * variance)
+        single, -0.5 * score**2, (mixing.size + 1) / 2 * score - 0.5 * jnp.exp(jnp.where(single, 0.0, score))
     )
     density = jnp.where(has_prior, density - 0.5 * jnp.log1p(k * mixing.bend * variance), -0.5 * score**2)
     normal = jnp.where(spread(has_prior, mixing.index, False), z**2 / frame.typical, 0.0)
     log_prob = jnp.sum(density) - 0.5 * jnp.sum(normal)
-    if form.conditional_prior:
-        # The normalizer of the variances' density is a times that of the coefficients', and a^-2 of it is in the score.
+    if form.conditional_prior or target.learned is not None:
+        # The variances' density integrates to a^-d times that of the coefficients: not constant with a bend.
         log_prob = log_prob + coef_prior(scale, target, form).log_prob(jnp.zeros_like(z))
-        log_prob = log_prob + jnp.sum(jnp.where(single, -1, 1) * jnp.log(slope))
+        log_prob = log_prob - jnp.sum(mixing.size * jnp.log(jnp.where(has_prior, k * mixing.slope, 1.0)))
     return log_prob

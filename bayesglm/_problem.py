@@ -11,7 +11,7 @@ import numpy as np
 
 from bayesglm._design import ALIGNMENT, aligned_empty
 
-__all__ = ["Batch", "Data", "make_batches", "on_device", "per_output", "without_unseen"]
+__all__ = ["Batch", "Data", "coupled_outputs", "make_batches", "on_device", "per_output", "without_unseen"]
 
 
 class Data(NamedTuple):
@@ -64,7 +64,7 @@ class Batch(NamedTuple):
     free: Any  # (B, p, m) bool: coefficients that are not held at zero
 
 
-def make_batches(data, strength, free):
+def make_batches(data, strength, free, shared=None):
     """Split the outputs into independent problems, those of equal size in one batch.
 
     Parameters
@@ -74,13 +74,15 @@ def make_batches(data, strength, free):
         As from `read_strength`.
     free : numpy.ndarray of bool, shape (p, outputs)
         Coefficients that are not held at zero.
+    shared : numpy.ndarray of int, shape (p, outputs), optional
+        Which random strength each coefficient has, -1 for none: one that outputs share connects them, as groups do.
 
     Returns
     -------
     list of Batch
     """
     dtype = data.X.dtype
-    blocks = _coupled_outputs(strength, data.y.shape[1])
+    blocks = coupled_outputs(strength, data.y.shape[1], shared)
     batches = []
     for size in sorted({len(block) for block in blocks}):
         outputs = np.array([block for block in blocks if len(block) == size])
@@ -108,13 +110,15 @@ def is_grouped(strength):
     return isinstance(strength, tuple) and strength[1].dtype.kind == "i"
 
 
-def _coupled_outputs(strength, n_outputs):
-    """Sets of outputs that are connected by groups."""
+def coupled_outputs(strength, n_outputs, shared=None):
+    """Sets of outputs that are connected by groups, or by random strengths that they share."""
     label = np.arange(n_outputs)
+    links = [(shared, shared.max(initial=-1) + 1)] if shared is not None else []
     if is_grouped(strength):
-        groups, n_groups = strength[1], len(strength[0])
-        for group in range(n_groups if n_outputs > 1 else 0):
-            members = np.unique(np.nonzero(groups == group)[1])
+        links.append((strength[1], len(strength[0])))
+    for members_of, count in links:
+        for one in range(count if n_outputs > 1 else 0):
+            members = np.unique(np.nonzero(members_of == one)[1])
             label[np.isin(label, label[members])] = label[members].min(initial=n_outputs)
     return [np.flatnonzero(label == value) for value in np.unique(label)]
 

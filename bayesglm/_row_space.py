@@ -22,56 +22,52 @@ ROUNDING = 1e-12
 class RowSpace(NamedTuple):
     """A design with as many penalized features as samples, and the way back."""
 
-    design: Any  # (n, q + n): the features without a prior, then L
-    coef: Any  # (q + n,) the mode
-    standardized: Any  # (n, p - q) A
-    factor: Any  # (n, n) L
-    sd: Any  # (p - q,) prior standard deviations of the features with a prior
-    flat: Any  # (p,) bool: features without a prior
-    free: Any  # (p,) bool: features that are not held at zero
+    design: Any  # (n, n) L; where these features are no more than the samples, A
+    coef: Any  # of this design, the mode
+    standardized: Any  # (n, q) A
+    sd: Any  # (q,) prior standard deviations
+    features: Any  # (p,) bool: the q features that it replaces
 
 
-def row_space(X, precision, free, coef):
-    """Replace the features that have a prior by as many as there are samples.
+def row_space(X, precision, features, coef):
+    """Replace some features by as many as there are samples.
 
     Parameters
     ----------
     X : (n, p)
     precision : (p,)
-        Of the normal prior of each coefficient; 0 is flat.
-    free : (p,) bool
-        Coefficients that are not held at zero.
+        Of the normal prior of each coefficient.
+    features : (p,) bool
+        Which to replace.
     coef : (p,)
         Mode.
     """
-    X = X.astype(np.float64)
-    flat, normal = free & (precision == 0), free & (precision > 0)
-    sd = 1 / np.sqrt(precision[normal])
-    standardized = X[:, normal] * sd
+    mine = X[:, features].astype(np.float64)
+    sd = 1 / np.sqrt(precision[features])
+    standardized = mine * sd
+    if len(sd) <= len(X):
+        return RowSpace(standardized, coef[features] / sd, standardized, sd, features)
     # Samples may be equal: then L would have no inverse.
     rounding = ROUNDING * np.linalg.norm(standardized)
     factor = np.linalg.qr(np.concatenate([standardized.T, rounding * np.eye(len(X))]), mode="r").T
-    mode = solve_triangular(factor, X[:, normal] @ coef[normal], lower=True)
-    design = np.concatenate([X[:, flat], factor], axis=1)
-    return RowSpace(design, np.concatenate([coef[flat], mode]), standardized, factor, sd, flat, free)
+    mode = solve_triangular(factor, mine @ coef[features], lower=True)
+    return RowSpace(factor, mode, standardized, sd, features)
 
 
-def lift(reduced, draws, spread, rng):
-    """Coefficients (S, p) from draws (S, q + n) of those of the reduced design.
+def lift(reduced, draws, spread, rng, coef):
+    """Turn draws (S, n) of the coefficients of the reduced design into those of the features, in `coef` (S, p).
 
     `spread` (S,) is what the prior standard deviations are multiplied with in each draw.
     """
-    n_flat = int(reduced.flat.sum())
-    normal = reduced.free & ~reduced.flat
-    coef = np.zeros((len(draws), len(reduced.flat)), draws.dtype)
-    coef[:, reduced.flat] = draws[:, :n_flat]
+    if len(reduced.sd) <= len(reduced.design):
+        coef[:, reduced.features] = draws * reduced.sd
+        return
     rows = max(1, BLOCK // len(reduced.sd))
     for first in range(0, len(draws), rows):
-        seen = draws[first : first + rows, n_flat:]
+        seen = draws[first : first + rows]
         v = rng.standard_normal((len(seen), len(reduced.sd))) * spread[first : first + rows, None]
-        missing = seen - solve_triangular(reduced.factor, reduced.standardized @ v.T, lower=True).T
-        back = solve_triangular(reduced.factor, missing.T, lower=True, trans="T")
+        missing = seen - solve_triangular(reduced.design, reduced.standardized @ v.T, lower=True).T
+        back = solve_triangular(reduced.design, missing.T, lower=True, trans="T")
         v += back.T @ reduced.standardized
         v *= reduced.sd
-        coef[first : first + rows, normal] = v
-    return coef
+        coef[first : first + rows, reduced.features] = v

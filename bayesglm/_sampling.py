@@ -1,10 +1,12 @@
 """`sample`: from a fitted model and its data to draws of all outputs and their DataTree."""
 
+import math
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from tqdm.auto import tqdm
 
@@ -12,8 +14,8 @@ from bayesglm._diagnostics import check_importance, check_run
 from bayesglm._draws import Posterior, log_prior, per_sample
 from bayesglm._engines import Engine, draw_batch, transitions
 from bayesglm._inference_data import data_tree
-from bayesglm._posterior import Target
-from bayesglm._problem import Data, per_output
+from bayesglm._posterior import Learned, Position, Target, strength_log_probs
+from bayesglm._problem import Data, is_grouped, make_batches, per_output
 from bayesglm._warn import warn_user
 
 __all__ = ["Engine", "Run", "check_propriety", "draw_posterior", "in_safe_precision", "sees_mixture", "target_of"]
@@ -90,12 +92,20 @@ def in_safe_precision(fitted):
     return replace(fitted, data=Data(*wide[0]), batches=wide[1], modes=wide[2])
 
 
-def draw_posterior(fitted, run):
+def draw_posterior(fitted, run, values=None):
     """Sample every batch of problems.
+
+    Parameters
+    ----------
+    fitted : Fitted
+    run : Run
+    values : (L,), optional
+        The model's random strengths as they are in the strength of the fit.
 
     Returns
     -------
-    xarray.DataTree
+    tree : xarray.DataTree
+    posterior : Posterior
     """
     batches, modes, data, spec = fitted.batches, fitted.modes, fitted.data, fitted.spec
     engine = run.engine
@@ -112,18 +122,24 @@ def draw_posterior(fitted, run):
             bar.set_postfix(divergences=divergences[0])
 
         targets = [target_of(batch, mode, data, spec) for batch, mode in zip(batches, modes, strict=True)]
+        if spec.hyper is not None:
+            learned = _learned(data, spec, values)
+            targets = [target._replace(learned=each) for target, each in zip(targets, learned, strict=True)]
         for target in targets:
             sampled.append(draw_batch(target, data, spec, form, engine, progress))
     length = min(one.draws.scale.shape[2] for one in sampled)
     draws = [jax.tree.map(lambda leaf: leaf[:, :, :length], one.draws) for one in sampled]
     posterior = _join(batches, draws)
+    if spec.hyper is not None:
+        posterior = posterior._replace(strength=_join_strengths(targets, draws, len(values)))
     stats = _stats(draws)
-    prior = _log_prior(draws, targets, spec)
+    prior = _log_prior(draws, targets, spec) | _log_strength_prior(posterior.strength, spec)
     depth = engine.max_tree_depth if sampled[0].method == "nuts" else None
     if "energy" in stats:
         check_run(
             {"coef": posterior.coef[..., spec.free], "intercept": posterior.intercept}
-            | ({"dispersion": posterior.scale} if spec.form.samples_scale else {}),
+            | ({"dispersion": posterior.scale} if spec.form.samples_scale else {})
+            | ({} if posterior.strength is None else {"strength": posterior.strength}),
             stats, depth,
         )  # fmt: skip
     facts: dict[str, Any] = {"sampler": sampled[0].method}
@@ -140,7 +156,7 @@ def draw_posterior(fitted, run):
         posterior, stats, prior, likelihood, predictive, seen, obs, spec, depth, problem_of_output
     )  # fmt: skip
     tree["sample_stats"].attrs.update(facts)
-    return tree
+    return tree, posterior
 
 
 def sees_mixture(parametrization, spec, shape):
@@ -188,12 +204,53 @@ def _stats(draws):
 def _log_prior(draws, targets, spec):
     """Log prior densities (C, S) by variable, summed over problems."""
     total: dict[str, Any] = {}
-    of_problems = jax.vmap(partial(log_prior, form=spec.form), (0, 0, None, None))
+    of_problems = jax.vmap(partial(log_prior, form=spec.form), (0, 0, None))
     for d, target in zip(draws, targets, strict=True):
-        parts = of_problems((d.coef, d.intercept, d.scale), target, spec.intercept_prior, spec.scale_prior)
+        parts = of_problems(Position(d.coef, d.intercept, d.scale, d.strength), target, spec.priors)
         for name, value in parts.items():
             total[name] = total.get(name, 0) + np.asarray(value).sum(0)
     return total
+
+
+def _log_strength_prior(strength, spec):
+    """Log prior densities (C, S) of random strengths by variable."""
+    if strength is None:
+        return {}
+    density = np.asarray(strength_log_probs(jnp.asarray(strength), spec.hyper.distributions))
+    sizes = [math.prod(prior.batch_shape) for prior in spec.hyper.distributions]
+    parts = np.split(density, np.cumsum(sizes)[:-1], axis=-1)
+    return {name: part.sum(-1) for name, part in zip(spec.hyper.names, parts, strict=True)}
+
+
+def _learned(data, spec, values):
+    """Which random strengths the problems of each batch have: Learned, leaves with a leading axis of B problems."""
+    index, total = spec.hyper.index, len(values)
+    grouped = is_grouped(spec.strength)
+    groups = spec.strength[1] if grouped else None
+    shared = np.append(index, -1)[np.minimum(groups, len(index))] if grouped else index
+    # Numbered from one, and split as strengths are.
+    batches = make_batches(data, (index + 1.0, groups) if grouped else index + 1.0, spec.free, shared)
+    found = []
+    for batch in batches:
+        numbers = np.asarray(batch.strength[0] if grouped else batch.strength).astype(int)
+        own = [np.unique(each[each > 0]) for each in numbers]
+        width = max(map(len, own))
+        label, local = np.full((len(own), width), total), np.full(numbers.shape, width)
+        for b, one in enumerate(own):
+            label[b, : len(one)] = one - 1
+            local[b] = np.where(numbers[b] > 0, np.searchsorted(one, numbers[b]), width)
+        value = np.append(values, 1.0)[label].astype(data.X.dtype)
+        found.append(Learned(local, label, value))
+    return found
+
+
+def _join_strengths(targets, draws, total):
+    """Random strengths (C, S, L) of the whole model."""
+    joined = np.empty((*draws[0].scale.shape[1:], total), draws[0].strength.dtype)
+    for target, d in zip(targets, draws, strict=True):
+        for label, strength in zip(target.learned.label, d.strength, strict=True):
+            joined[..., label[label < total]] = strength[..., label < total]
+    return joined
 
 
 def _problem_of_output(batches):

@@ -4,27 +4,41 @@ X decides how a strength is read: at a container of X, the same kind of containe
 below; at a leaf, a number or an array that broadcasts to the leaf's coefficients.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from bayesglm._design import as_numbers
-from bayesglm._numpyro import is_distribution
+from bayesglm._numpyro import check_prior, dist, is_distribution
 from bayesglm.priors import ElasticNet, GroupLasso, UnRegularized
 
-__all__ = ["Unknowns", "fill_strength", "read_feature_mask", "read_groups", "read_strength", "read_unknowns"]
+__all__ = [
+    "Unknowns",
+    "fill_strength",
+    "read_feature_mask",
+    "read_groups",
+    "read_strength",
+    "read_unknowns",
+    "refuse_random",
+]
 
 ARGUMENT = "regularizer_strength"
-# What may stand for a number: a strength that the data choose.
-LEARNED = ("evidence",)
+# What may stand for a number: the likeliest strength, and a random one; for the latter a distribution may, too.
+LEARNED = ("evidence", "learn")
 
 
 class Unknowns(NamedTuple):
     """Strengths that are yet to be found, L of them."""
 
     index: Any  # which one each coefficient, or each group, has; -1: a number was given
-    kinds: tuple  # what the user wrote for each, one of LEARNED
+    kinds: tuple  # what the user wrote for each: one of LEARNED, or a NumPyro distribution
     places: dict  # label of each value that the user wrote: array of indices, -1 for a number
+
+    @property
+    def are_random(self):
+        """Whether some have a distribution, rather than one value."""
+        return any(kind is not LEARNED[0] for kind in self.kinds)
 
     def put(self, strength, values):
         """The strength, as from `read_strength`, with values (L,) of the unknown ones."""
@@ -62,9 +76,22 @@ def read_strength(strength, prior, layout, free, *, population):
         If the strength does not fit X, or a value is negative, NaN or infinite.
     """
     read, unknowns = read_unknowns(strength, prior, layout, free, population=population)
+    refuse_random(unknowns)
     if unknowns.kinds:
         raise ValueError(f"{ARGUMENT} must be numbers here; got {unknowns.kinds[0]!r}.")
     return read
+
+
+def refuse_random(unknowns):
+    """Raise a ValueError that names the first strength that is random."""
+    for label, index in unknowns.places.items():
+        for kind in (unknowns.kinds[i] for i in index.ravel() if i >= 0):
+            if kind != LEARNED[0]:
+                what = repr(kind) if isinstance(kind, str) else f"a distribution ({type(kind).__name__})"
+                raise ValueError(
+                    f"{label} is {what}, for `sample` only: `fit` needs numbers or 'evidence', since the joint mode "
+                    "over coefficients and strengths is degenerate."
+                )
 
 
 def read_unknowns(strength, prior, layout, free, *, population):
@@ -210,8 +237,9 @@ class _Reader:
         self.layout = layout
         self.n_outputs = n_outputs
         self.population = population
-        self.kinds: list[str] = []
+        self.kinds: list[Any] = []
         self.places: dict[str, np.ndarray] = {}
+        self.random: dict[int, np.ndarray] = {}
 
     def unknowns(self, index):
         """What was met so far."""
@@ -219,21 +247,40 @@ class _Reader:
 
     def numbers(self, value, label):
         """An array of finite numbers >= 0; -1, -2, ... are the first, second, ... unknown."""
+        if is_distribution(value):
+            self.places[label] = self._random(value, label)
+            return -1.0 - self.places[label]
         entries = np.asarray(value, object) if isinstance(value, str | list | tuple | np.ndarray) else None
-        if entries is None or not any(isinstance(entry, str) for entry in entries.ravel()):
+        if entries is None or not any(isinstance(entry, str) or is_distribution(entry) for entry in entries.ravel()):
             return _read_numbers(value, label)
         if label not in self.places:
             index = np.full(entries.shape, -1)
             for place, entry in np.ndenumerate(entries):
-                if isinstance(entry, str):
+                if is_distribution(entry):
+                    index[place] = self._random(entry, label, shape=())
+                elif isinstance(entry, str):
                     if entry not in LEARNED:
-                        raise ValueError(f"{label} must be a number, an array of numbers or 'evidence'; got {entry!r}.")
+                        raise ValueError(
+                            f"{label} must be a number, an array of numbers, 'evidence', 'learn' or a distribution; "
+                            f"got {entry!r}."
+                        )
                     index[place] = len(self.kinds)
                     self.kinds.append(entry)
             self.places[label] = index
         index = self.places[label]
         known = np.where(index < 0, entries, 0.0)
         return np.where(index < 0, _read_numbers(known.astype(float) if known.ndim else 0.0, label), -1.0 - index)
+
+    def _random(self, prior, label, shape=None):
+        """Which strengths a distribution stands for, an array of its batch shape: the same wherever it comes again."""
+        check_prior(prior, dist.constraints.positive, "the positive numbers", label)
+        if shape is not None and prior.batch_shape != shape:
+            raise ValueError(f"{label} holds a distribution of batch shape {prior.batch_shape}; expected {shape}.")
+        if id(prior) not in self.random:
+            first, count = len(self.kinds), math.prod(prior.batch_shape)
+            self.kinds += [prior] * count
+            self.random[id(prior)] = np.arange(first, first + count).reshape(prior.batch_shape)
+        return self.random[id(prior)]
 
     def per_coefficient(self, value, argument):
         """One number per coefficient, shape (n_features, n_outputs)."""
@@ -325,11 +372,6 @@ def _read_numbers(value, label):
     """An array of finite numbers >= 0."""
     if value is None or isinstance(value, str | dict):
         raise ValueError(f"{label} must be a number or an array of numbers; got {_came(value)}.")
-    if is_distribution(value):
-        raise ValueError(
-            f"{label} is a distribution ({type(value).__name__}): `fit` needs numbers, since the joint mode over "
-            "coefficients and strengths is degenerate."
-        )
     array = as_numbers(value, label).astype(np.float64)
     if not np.isfinite(array).all():
         raise ValueError(f"{label} must be finite; got {array[~np.isfinite(array)][0] if array.ndim else array}.")

@@ -1,5 +1,7 @@
 """Penalized generalized linear models: the mode by `fit`, the posterior by `sample`."""
 
+from copy import deepcopy
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import jax
@@ -12,10 +14,18 @@ from bayesglm._design import read_design, same_layout
 from bayesglm._draws import draw_y, draw_y_at, prior_draws, thin
 from bayesglm._fitting import Setup, fit_path, warn_of_fit
 from bayesglm._model import glm_model, read_traced
-from bayesglm._options import check_draws, check_method, check_prior_shapes, check_run_options, read_key, resolve
+from bayesglm._options import (
+    check_draws,
+    check_method,
+    check_prior_shapes,
+    check_random_strengths,
+    check_run_options,
+    read_key,
+    resolve,
+)
 from bayesglm._problem import Data, without_unseen
 from bayesglm._score import SCORE_TYPES, score_fit
-from bayesglm._strength import fill_strength, read_feature_mask, read_strength, read_unknowns
+from bayesglm._strength import fill_strength, read_feature_mask, read_strength, read_unknowns, refuse_random
 from bayesglm._targets import check_counts, read_offset, read_targets, read_weights
 
 __all__ = ["GLM", "PopulationGLM"]
@@ -51,6 +61,8 @@ class _PenalizedGLM(BaseEstimator):
         twin = BaseEstimator.__sklearn_clone__(self)
         # scikit-learn copies callables; a copy of a JAX function would compile anew.
         twin.inverse_link_function = self.inverse_link_function
+        # It copies the elements of a list one by one; a distribution that comes twice is to stay one.
+        twin.regularizer_strength = deepcopy(self.regularizer_strength)
         return twin
 
     def __getstate__(self):
@@ -97,7 +109,9 @@ class _PenalizedGLM(BaseEstimator):
         ConvergenceWarning
             If the solver stopped before the optimality conditions held.
         """
-        warn_of_fit(self._fit(X, y, sample_weight, offset))
+        setup, strength, unknowns = self._read_all(X, y, sample_weight, offset)
+        refuse_random(unknowns)
+        warn_of_fit(self._fit(setup, strength, unknowns))
         return self
 
     def predict(self, X, *, offset=None):
@@ -245,14 +259,40 @@ class _PenalizedGLM(BaseEstimator):
             max_tree_depth=int(max_tree_depth),
         )
         run = Run(engine, parametrization, progress_bar, log_likelihood, posterior_predictive)
-        fitted = self._fit(X, y, sample_weight, offset, for_sampling=True)
+        setup, strength, unknowns = self._read_all(X, y, sample_weight, offset, for_sampling=True)
+        if unknowns.are_random:
+            return self._sample_strengths(setup, strength, unknowns, run)
+        fitted = self._fit(setup, strength, unknowns, for_sampling=True)
         with jax.enable_x64(fitted.data.X.dtype == np.float64):
             check_propriety(fitted)
             warn_of_fit(fitted)
         fitted = in_safe_precision(fitted)
         with jax.enable_x64(fitted.data.X.dtype == np.float64):
-            self.posterior_ = draw_posterior(fitted, run)
+            self.posterior_, _ = draw_posterior(fitted, run)
         return self.posterior_
+
+    def _sample_strengths(self, setup, strength, unknowns, run):
+        """Draw from the posterior of strengths and coefficients; the fit is then that at the strengths' medians."""
+        from bayesglm._hyperpriors import fit_at_medians, start_of_sampler
+        from bayesglm._sampling import check_propriety, draw_posterior, in_safe_precision
+
+        prior = setup.parts.prior
+        check_random_strengths(run.engine.method, unknowns.kinds)
+        with jax.enable_x64(setup.data.X.dtype == np.float64):
+            fitted, medians = fit_at_medians(setup, strength, unknowns)
+            check_propriety(fitted)
+        start, values = start_of_sampler(setup, fitted, unknowns, medians)
+        start = in_safe_precision(start)
+        with jax.enable_x64(start.data.X.dtype == np.float64):
+            tree, posterior = draw_posterior(start, run, values)
+        medians = np.median(posterior.strength.reshape(-1, len(values)), axis=0).astype(float)
+        (fitted,) = fit_path(setup, [unknowns.put(strength, medians)], for_sampling=True)
+        warn_of_fit(fitted)
+        # The priors are those of the draws.
+        fitted = replace(fitted, spec=replace(fitted.spec, hyper=start.spec.hyper, k=start.spec.k))
+        self._set_fitted(fitted, fill_strength(self.regularizer_strength, prior, unknowns, medians))
+        self.posterior_ = tree
+        return tree
 
     def posterior_predictive(self, X, *, offset=None, num_samples=None, seed=0):
         """Draw y for new samples, once per draw of the posterior.
@@ -377,11 +417,17 @@ class _PenalizedGLM(BaseEstimator):
         spec = self._spec(needs_dispersion=True)
         return glm_model(spec, *read_traced(X, y, sample_weight, offset, spec))
 
-    def _fit(self, X, y, sample_weight, offset, *, for_sampling=False):
-        """Check all arguments, then fit; set the fitted attributes and return a Fitted."""
+    def _read_all(self, X, y, sample_weight, offset, *, for_sampling=False):
+        """Check all arguments; return a Setup, the strength, and what is unknown of it."""
         setup = self._read(X, y, sample_weight, offset, for_sampling=for_sampling)
+        strength, unknowns = read_unknowns(
+            self.regularizer_strength, setup.parts.prior, setup.layout, setup.free, population=setup.population
+        )
+        return setup, strength, unknowns
+
+    def _fit(self, setup, strength, unknowns, *, for_sampling=False):
+        """Fit; set the fitted attributes and return a Fitted."""
         prior, given = setup.parts.prior, self.regularizer_strength
-        strength, unknowns = read_unknowns(given, prior, setup.layout, setup.free, population=setup.population)
         if unknowns.kinds:
             # Loads what draws need.
             from bayesglm._evidence import most_likely_strengths

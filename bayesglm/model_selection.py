@@ -283,7 +283,7 @@ def approximate_loo(model, X, y, *, sample_weight=None, offset=None):
     LeaveOneOut
     """
     twin = clone(model)
-    fitted = twin._fit(X, y, sample_weight, offset)
+    fitted = twin._fit(*twin._read_all(X, y, sample_weight, offset))
     warn_of_fit(fitted)
     predictor = leave_out(fitted)
     predictor = predictor if twin._population else predictor[:, 0]
