@@ -226,7 +226,7 @@ def _maximize_expectation(setup, strength, unknowns, start, typical):
 def _expected_penalty(fitted, strength, unknowns, seed):
     """Posterior mean of k times the penalty of the coefficients of each unknown strength, at strength 1, shape (L,)."""
     from bayesglm._engines import Engine, draw_batch
-    from bayesglm._sampling import in_safe_precision, sees_mixture, target_of
+    from bayesglm._sampling import in_safe_precision, sees_mixture, targets_of
 
     fitted = in_safe_precision(fitted)
     spec, data = fitted.spec, fitted.data
@@ -234,8 +234,7 @@ def _expected_penalty(fitted, strength, unknowns, seed):
     engine = Engine("auto", DRAWS, WARMUP, 4, seed, 0.8, 10)
     found = np.zeros(len(unknowns.kinds))
     with jax.enable_x64(data.X.dtype == np.float64):
-        for batch, mode in zip(fitted.batches, fitted.modes, strict=True):
-            target = target_of(batch, mode, data, spec)
+        for batch, target in zip(fitted.batches, targets_of(fitted), strict=True):
             draws = draw_batch(target, data, spec, form, engine, lambda *_: None).draws
             for b, outputs in enumerate(batch.outputs):
                 coef = jnp.asarray(draws.coef[b].reshape(-1, *draws.coef.shape[3:]))

@@ -17,7 +17,7 @@ from jax.scipy.special import digamma, polygamma
 
 from bayesglm._groups import spread
 from bayesglm._passes import expected_curvature, hessian_with_intercept, moments, value_and_slope
-from bayesglm._posterior import log_intercept_prior, log_scale_prior
+from bayesglm._posterior import log_intercept_prior, log_scale_prior, log_strength_priors
 
 __all__ = ["COMPILE_QUICKLY", "Frame", "coordinates", "free_coordinates", "recenter", "whiten"]
 
@@ -25,6 +25,8 @@ __all__ = ["COMPILE_QUICKLY", "Frame", "coordinates", "free_coordinates", "recen
 SETTLING_STEPS = 8
 # How far from the fit's log(scale) its mode is looked for, and bisections.
 SCALE_REACH, HALVINGS = 3.0, 24
+# How far from where it is the logarithm of a strength is looked at, and at how many points.
+STRENGTH_REACH, STRENGTH_POINTS = 12.0, 193
 # For programs that run once: the time to compile is nearly all of it.
 COMPILE_QUICKLY = {"xla_backend_optimization_level": 0}
 
@@ -40,6 +42,7 @@ class Frame(NamedTuple):
     feature_mean: Any  # (p,)
     log_strength: Any  # (L,) where the logarithms of random strengths lie, and how wide; empty if there are none
     log_strength_sd: Any  # (L,)
+    log_strength_tails: Any  # (L, 2) how much longer than normal ones their left and right tails are
     yielding: Any  # (p, m) by which power of (random strength)^-1 a coefficient is stretched
     log_scale: Any  # ()
     log_scale_sd: Any  # ()
@@ -88,27 +91,49 @@ def whiten(X, weight, target, priors, form):
     scale_frame = jnp.log(target.scale), jnp.ones_like(target.scale), jnp.zeros_like(target.scale)
     if form.samples_scale:
         scale_frame = _scale_frame(weight, target, eta, priors.scale, form)
-    strength_frame = _strength_frame(target, bend, factor, form)
+    strength_frame = _strength_frame(target, bend, factor, coef, priors, form)
     return Frame._make((center, factor, *_mixture_frame(target, bend, form), feature_mean, *strength_frame, *scale_frame))
 
 
-def _strength_frame(target, bend, factor, form):
-    """Where the logarithms of random strengths lie, their width, and how coefficients follow them.
+def _strength_frame(target, bend, factor, coef, priors, form):
+    """Where the logarithms of random strengths lie, their width and tails, and how coefficients follow them.
 
     Coefficients that the data leave to the prior are multiples of its standard deviation; those that the data
     determine do not move with it; in between, they move by the share of the prior in what is known of them.
+
+    The density of a strength is taken to be that of coefficients which the data inform of one by one: an estimate from
+    the data alone is then normal, its variance the sum of the prior's and of its own.
     """
     if target.learned is None:
         nothing = jnp.zeros(0, bend.dtype)
-        return nothing, nothing, nothing
-    learned = target.learned
-    share = jnp.clip(bend * jnp.sum(factor[:, 1:] ** 2, -1).T, 0.0, 1.0)
-    index = learned.index if form.prior.separable else spread(learned.index, target.strength[1], len(learned.label))
+        return nothing, nothing, nothing, nothing
+    learned, count = target.learned, len(target.learned.label)
+    index = learned.index if form.prior.separable else spread(learned.index, target.strength[1], count)
+    index = jnp.where(target.free, index, count)
+    share = jnp.clip(bend * jnp.sum(factor[:, 1:] ** 2, -1).T, 1e-6, 1 - 1e-6)
     # The standard deviation of a prior is the strength to the power of minus this.
     power = 0.5 if form.prior.smooth else 1.0
-    freedom = jnp.zeros(len(learned.label) + 1, bend.dtype).at[index].add(jnp.where(target.free, 1 - share, 0.0))[:-1]
-    moves = target.free & (index < len(learned.label)) & (not form.mixture)
-    return jnp.log(learned.value), jax.lax.rsqrt(0.25 + power * freedom), jnp.where(moves, power * share, 0.0)
+    precision = jnp.where(bend > 0, bend, 1.0)
+    estimate = coef / (1 - share)
+
+    def log_prob(move):
+        """Log density (L,) of the logarithms of the strengths, all of them moved."""
+        variance = share / (1 - share) / precision + jnp.exp(-2 * power * move) / precision
+        terms = -0.5 * (jnp.log(variance) + estimate**2 / variance)
+        evidence = jnp.zeros(count + 1, bend.dtype).at[index].add(terms)[:count]
+        return evidence + log_strength_priors(learned.value * jnp.exp(move), target, priors)
+
+    moves = jnp.linspace(-STRENGTH_REACH, STRENGTH_REACH, STRENGTH_POINTS).astype(bend.dtype)
+    values = jax.lax.map(log_prob, moves)
+    top = jnp.clip(jnp.argmax(values, axis=0), 1, STRENGTH_POINTS - 2)
+    highest, low, high = (jnp.take_along_axis(values, (top + step)[None], 0)[0] for step in (0, -1, 1))
+    width = jax.lax.rsqrt(jnp.clip((2 * highest - low - high) / (moves[1] - moves[0]) ** 2, 0.1, None))
+    # Three standard deviations away a normal density has fallen by 4.5 on the logarithmic scale.
+    within = values > highest - 4.5
+    far = jnp.stack([jnp.where(within, sign * (moves[:, None] - moves[top]), 0.0).max(0) for sign in (-1, 1)], -1)
+    tails = jnp.clip((far / width[:, None] - 3) / 9, 0.0, 3.0)
+    yielding = jnp.where((index < count) & (not form.mixture), power * share, 0.0)
+    return jnp.log(learned.value) + moves[top], width, tails, yielding
 
 
 def _scale_frame(weight, target, eta, scale_prior, form):
@@ -238,7 +263,7 @@ def coordinates(frame, form):
 def recenter(frame, mean, sd):
     """Frame in which coordinates that had these means and standard deviations, shape (D,), have 0 and 1.
 
-    That of log(scale) keeps its mean.
+    Those of log(scale) and of logarithms of strengths keep their means.
     """
     m, width = frame.center.shape
     ends = np.cumsum([m * width, frame.score.size, frame.log_strength.size])
@@ -248,8 +273,8 @@ def recenter(frame, mean, sd):
         factor=frame.factor * sd[first].reshape(m, 1, width),
         score=frame.score + frame.score_sd * mean[middle],
         score_sd=frame.score_sd * sd[middle],
-        log_strength=frame.log_strength + frame.log_strength_sd * mean[last],
         log_strength_sd=frame.log_strength_sd * sd[last],
+        log_strength_tails=frame.log_strength_tails * sd[last, None],
     )
     if len(mean) == ends[-1]:
         return moved

@@ -122,7 +122,9 @@ def _choose_steps(warm, state, frames, n_steps, left, target_accept_prob):
         count = min(ROUND, left)
         state, chunk = warm(state, frames, n_steps, count)
         left -= count
-        rates[n_steps] = rate = float(chunk.acceptance_rate.mean((0, 2)).min())
+        rate = float(chunk.acceptance_rate.mean((0, 2)).min())
+        # What diverges now and then does so where steps are too long, however many others are accepted.
+        rates[n_steps] = rate = min(rate, 0.0 if chunk.diverging[count // 2 :].any() else 1.0)
         if rate < least(n_steps):
             n_steps = min(MAX_STEPS, 2 * n_steps if rate < target_accept_prob / 2 else -(-4 * n_steps // 3))
         elif rate > (1 + target_accept_prob) / 2:
@@ -226,8 +228,8 @@ def _rescale(u, state, frames, form):
     sd = u.std((0, 2))
     factor = np.where(sd > 0, np.exp(beyond(np.log(np.where(sd > 0, sd, 1.0)), count**-0.5)), 1.0).astype(u.dtype)
     mean = beyond(u.mean((0, 2)), sd * (count / 2) ** -0.5)
-    if form.samples_scale:
-        mean[:, -1] = 0.0
+    # Those of strengths and of the scale, whose tails differ, stay where they are.
+    mean[:, mean.shape[1] - frames.log_strength.shape[1] - form.samples_scale :] = 0.0
     return _recenter(frames, mean, factor), state._replace(u=(np.asarray(state.u) - mean[:, None]) / factor[:, None])
 
 

@@ -27,7 +27,7 @@ __all__ = [
     "log_intercept_prior",
     "log_likelihood",
     "log_scale_prior",
-    "log_strength_prior",
+    "log_strength_priors",
     "rate",
     "strength_log_probs",
 ]
@@ -200,15 +200,15 @@ def at_strengths(target, strength, form):
     return target._replace(strength=form.prior.times(target.strength, factor))
 
 
-def log_strength_prior(strength, target, priors):
-    """Log prior density of the logarithms of a problem's random strengths (L,); those that fill up are normal."""
+def log_strength_priors(strength, target, priors):
+    """Log prior densities of the logarithms of a problem's random strengths (L,); those that fill up are normal."""
     label = target.learned.label
     total = sum(math.prod(prior.batch_shape) for prior in priors.strengths)
     # Every distribution sees a value in each place of its batch; only those of this problem are kept.
     everywhere = jnp.ones(total, strength.dtype).at[label].set(strength, mode="drop")
     log_strength = jnp.log(strength)
     density = strength_log_probs(everywhere, priors.strengths)[label] + log_strength
-    return jnp.sum(jnp.where(label < total, density, -0.5 * log_strength**2))
+    return jnp.where(label < total, density, -0.5 * log_strength**2)
 
 
 def strength_log_probs(strength, distributions):

@@ -18,11 +18,22 @@ from bayesglm._posterior import (
     at_strengths,
     coef_prior,
     log_density_but_coef,
-    log_strength_prior,
+    log_strength_priors,
     rate,
 )
 
 __all__ = ["potential", "unpack"]
+
+
+def _bent(u, tails):
+    """Normal coordinates stretched towards longer tails, (..., 2) on the left and on the right."""
+    left, right = jnp.minimum(u, 0.0), jnp.maximum(u, 0.0)
+    return u - tails[..., 0] * left**2 + tails[..., 1] * right**2
+
+
+def _log_bend(u, tails):
+    """Logarithm of the derivative of `_bent`."""
+    return jnp.log1p(2 * (tails[..., 1] * jnp.maximum(u, 0.0) - tails[..., 0] * jnp.minimum(u, 0.0)))
 
 
 class _Place(NamedTuple):
@@ -49,7 +60,8 @@ def _unpack(u, target, frame, form):
     score = frame.score + frame.score_sd * u[m * width : stop]
     scale, strength, log_stretch = target.scale, None, jnp.zeros_like(coef)
     if target.learned is not None:
-        log_strength = frame.log_strength + frame.log_strength_sd * u[stop : stop + frame.log_strength.size]
+        at = u[stop : stop + frame.log_strength.size]
+        log_strength = frame.log_strength + frame.log_strength_sd * _bent(at, frame.log_strength_tails)
         strength = jnp.exp(log_strength)
         index = target.learned.index
         if not form.prior.separable:
@@ -58,8 +70,8 @@ def _unpack(u, target, frame, form):
         coef = z * jnp.exp(log_stretch)
         target = at_strengths(target, strength, form)
     if form.samples_scale:
-        bent = u[-1] - frame.log_scale_tail * jnp.minimum(u[-1], 0.0) ** 2
-        scale = jnp.exp(frame.log_scale + frame.log_scale_sd * bent)
+        tails = jnp.array([frame.log_scale_tail, 0.0])
+        scale = jnp.exp(frame.log_scale + frame.log_scale_sd * _bent(u[-1], tails))
     if form.mixture:
         mixing = form.prior.mixing(target.strength)
         k, has_prior = rate(scale, target, form), mixing.slope > 0
@@ -101,10 +113,13 @@ def potential(u, X, weight, target, priors, frame, form, *, lanes=1):
     else:
         log_prior = coef_prior(position.scale, target, form).log_prob(position.coef) + jnp.sum(log_stretch)
     if target.learned is not None:
-        log_prior = log_prior + log_strength_prior(position.strength, target, priors)
+        first = frame.center.size + frame.score.size
+        at = u[first : first + frame.log_strength.size]
+        log_prior = log_prior + jnp.sum(log_strength_priors(position.strength, target, priors))
+        log_prior = log_prior + jnp.sum(_log_bend(at, frame.log_strength_tails))
     rest = log_density_but_coef(position, X, weight, target, priors, form, lanes)
     if form.samples_scale:
-        rest = rest + jnp.log1p(-2 * frame.log_scale_tail * jnp.minimum(u[-1], 0.0))
+        rest = rest + _log_bend(u[-1], jnp.array([frame.log_scale_tail, 0.0]))
     return 0.5 * jnp.sum(idle**2) - log_prior - rest
 
 

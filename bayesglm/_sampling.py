@@ -18,7 +18,7 @@ from bayesglm._posterior import Learned, Position, Target, strength_log_probs
 from bayesglm._problem import Data, is_grouped, make_batches, per_output
 from bayesglm._warn import warn_user
 
-__all__ = ["Engine", "Run", "check_propriety", "draw_posterior", "in_safe_precision", "sees_mixture", "target_of"]
+__all__ = ["Engine", "Run", "check_propriety", "draw_posterior", "in_safe_precision", "sees_mixture", "targets_of"]
 
 # Numbers beyond which a group with one value per sample is stored on request only.
 LARGE = 100_000_000
@@ -107,7 +107,7 @@ def draw_posterior(fitted, run, values=None):
     tree : xarray.DataTree
     posterior : Posterior
     """
-    batches, modes, data, spec = fitted.batches, fitted.modes, fitted.data, fitted.spec
+    batches, data, spec = fitted.batches, fitted.data, fitted.spec
     engine = run.engine
     form = replace(spec.form, mixture=sees_mixture(run.parametrization, spec, data.X.shape))
     sampled = []
@@ -121,10 +121,7 @@ def draw_posterior(fitted, run, values=None):
             bar.update(transitions)
             bar.set_postfix(divergences=divergences[0])
 
-        targets = [target_of(batch, mode, data, spec) for batch, mode in zip(batches, modes, strict=True)]
-        if spec.hyper is not None:
-            learned = _learned(data, spec, values)
-            targets = [target._replace(learned=each) for target, each in zip(targets, learned, strict=True)]
+        targets = targets_of(fitted, values)
         for target in targets:
             sampled.append(draw_batch(target, data, spec, form, engine, progress))
     length = min(one.draws.scale.shape[2] for one in sampled)
@@ -160,13 +157,24 @@ def draw_posterior(fitted, run, values=None):
 
 
 def sees_mixture(parametrization, spec, shape):
-    """Whether to sample priors with kinks as scale mixtures: where the prior says more than the data."""
+    """Whether to sample priors with kinks as scale mixtures: where the prior says more than the data, or is random."""
     if spec.form.prior.smooth:
         return False
-    return parametrization == "mixture" or (parametrization == "auto" and shape[1] >= shape[0])
+    by_prior = shape[1] >= shape[0] or spec.hyper is not None
+    return parametrization == "mixture" or (parametrization == "auto" and by_prior)
 
 
-def target_of(batch, mode, data, spec):
+def targets_of(fitted, values=None):
+    """Posteriors of the problems of each batch; arguments as in `draw_posterior`."""
+    pairs = zip(fitted.batches, fitted.modes, strict=True)
+    targets = [_target_of(batch, mode, fitted.data, fitted.spec) for batch, mode in pairs]
+    if fitted.spec.hyper is None:
+        return targets
+    learned = _learned(fitted.data, fitted.spec, values)
+    return [target._replace(learned=each) for target, each in zip(targets, learned, strict=True)]
+
+
+def _target_of(batch, mode, data, spec):
     """Posteriors of the problems of a batch."""
     first = batch.outputs[:, 0]
     target = Target(

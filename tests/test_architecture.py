@@ -22,6 +22,7 @@ LEVELS = [
     {"_inference_data", "_cross_validation", "_leave_one_out"},
     {"_sampling"},
     {"_evidence"},
+    {"_hyperpriors"},
     {"glm"},
     {"model_selection", "plots"},
     {"__init__"},

@@ -228,7 +228,7 @@ def test_sampled_density_is_the_numpyro_models(family, regularizer, form, rng):
     """The density that NUTS climbs differs from the NumPyro model's by a constant."""
     X, y, weight, offset = make_data(family, rng)
     model = make_model(family, regularizer=regularizer, regularizer_strength=STRENGTHS[regularizer][form])
-    fitted = model._fit(X, y, weight, offset)
+    fitted = model._fit(*model._read_all(X, y, weight, offset))
     spec, data = fitted.spec, fitted.data
     batch = jax.tree.map(lambda leaf: leaf[0], make_batches(data, spec.strength, spec.free)[0])
     target = Target(
@@ -248,7 +248,7 @@ def test_sampled_density_is_the_numpyro_models(family, regularizer, form, rng):
     for _ in range(3):
         coef, intercept = rng.normal(size=(5, 1)), rng.normal(size=1)
         dispersion = float(rng.uniform(0.5, 2)) if spec.form.samples_scale else 1.0
-        own = own_log_density(Position(coef, intercept, dispersion), data.X, weight, target, None, None, spec.form)
+        own = own_log_density(Position(coef, intercept, dispersion), data.X, weight, target, spec.priors, spec.form)
         sites = {"coef": coef[:, 0], "intercept": intercept[0]}
         if spec.form.samples_scale:
             sites["dispersion"] = dispersion

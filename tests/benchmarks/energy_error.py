@@ -10,7 +10,7 @@ import numpy as np
 from bayesglm import GLM
 from bayesglm._frame import whiten
 from bayesglm._potential import potential
-from bayesglm._sampling import _target
+from bayesglm._sampling import targets_of
 
 
 def errors(family, n, p=20, draws=200):
@@ -20,16 +20,17 @@ def errors(family, n, p=20, draws=200):
     eta = X @ rng.normal(size=p) * 0.2
     y = rng.poisson(np.exp(eta)) if family == "Poisson" else rng.random(n) < 1 / (1 + np.exp(-eta))
     u = rng.normal(size=(draws, 1 + p)).astype(np.float32)
-    fitted = GLM(family, regularizer="Ridge", regularizer_strength=0.01)._fit(X, y.astype(float), None, None)
+    fitted = GLM(family, regularizer="Ridge", regularizer_strength=0.01)
+    fitted = fitted._fit(*fitted._read_all(X, y.astype(float), None, None))
     form = fitted.spec.form
-    target = _target(fitted.batches[0], fitted.modes[0], fitted.data, fitted.spec)
+    (target,) = targets_of(fitted)
     narrow = X, np.ones(n, np.float32), jax.tree.map(lambda leaf: leaf[0], target)
-    narrow = (*narrow, jax.tree.map(np.asarray, whiten(*narrow, None, None, form)))
+    narrow = (*narrow, jax.tree.map(np.asarray, whiten(*narrow, Priors(None, None), form)))
     wide = jax.tree.map(lambda leaf: leaf.astype(float) if leaf.dtype.kind == "f" else leaf, narrow)
 
     def potentials(arrays, u):
         *data, frame = arrays
-        return jax.lax.map(lambda row: potential(row, *data, None, None, frame, form), u)
+        return jax.lax.map(lambda row: potential(row, *data, Priors(None, None), frame, form), u)
 
     with jax.enable_x64(True):
         exact = np.asarray(jax.jit(potentials)(wide, u.astype(float)))
