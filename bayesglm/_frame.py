@@ -40,10 +40,10 @@ class Frame(NamedTuple):
     score_sd: Any  # (L,)
     typical: Any  # (p, m) variance of each coefficient's prior for which the factor was made
     feature_mean: Any  # (p,)
+    yielding: Any  # (p, m) to which power a coefficient moves with what a random strength makes of its prior's width
     log_strength: Any  # (L,) where the logarithms of random strengths lie, and how wide; empty if there are none
     log_strength_sd: Any  # (L,)
     log_strength_tails: Any  # (L, 2) how much longer than normal ones their left and right tails are
-    yielding: Any  # (p, m) by which power of (random strength)^-1 a coefficient is stretched
     log_scale: Any  # ()
     log_scale_sd: Any  # ()
     log_scale_tail: Any  # () how much longer than a normal one its left tail is
@@ -91,26 +91,24 @@ def whiten(X, weight, target, priors, form):
     scale_frame = jnp.log(target.scale), jnp.ones_like(target.scale), jnp.zeros_like(target.scale)
     if form.samples_scale:
         scale_frame = _scale_frame(weight, target, eta, priors.scale, form)
-    strength_frame = _strength_frame(target, bend, factor, coef, priors, form)
-    return Frame._make((center, factor, *_mixture_frame(target, bend, form), feature_mean, *strength_frame, *scale_frame))
+    # What the prior knows of each coefficient, as a share of what is known of it.
+    share = jnp.clip(bend * jnp.sum(factor[:, 1:] ** 2, -1).T, 1e-6, 1 - 1e-6)
+    strength_frame = _strength_frame(target, bend, share, coef, priors, form)
+    return Frame._make((center, factor, *_mixture_frame(target, bend, form), feature_mean, share, *strength_frame, *scale_frame))
 
 
-def _strength_frame(target, bend, factor, coef, priors, form):
-    """Where the logarithms of random strengths lie, their width and tails, and how coefficients follow them.
-
-    Coefficients that the data leave to the prior are multiples of its standard deviation; those that the data
-    determine do not move with it; in between, they move by the share of the prior in what is known of them.
+def _strength_frame(target, bend, share, coef, priors, form):
+    """Where the logarithms of random strengths lie, their width and tails.
 
     The density of a strength is taken to be that of coefficients which the data inform of one by one: an estimate from
     the data alone is then normal, its variance the sum of the prior's and of its own.
     """
     if target.learned is None:
         nothing = jnp.zeros(0, bend.dtype)
-        return nothing, nothing, nothing, nothing
+        return nothing, nothing, nothing
     learned, count = target.learned, len(target.learned.label)
     index = learned.index if form.prior.separable else spread(learned.index, target.strength[1], count)
     index = jnp.where(target.free, index, count)
-    share = jnp.clip(bend * jnp.sum(factor[:, 1:] ** 2, -1).T, 1e-6, 1 - 1e-6)
     # The standard deviation of a prior is the strength to the power of minus this.
     power = 0.5 if form.prior.smooth else 1.0
     precision = jnp.where(bend > 0, bend, 1.0)
@@ -132,8 +130,7 @@ def _strength_frame(target, bend, factor, coef, priors, form):
     within = values > highest - 4.5
     far = jnp.stack([jnp.where(within, sign * (moves[:, None] - moves[top]), 0.0).max(0) for sign in (-1, 1)], -1)
     tails = jnp.clip((far / width[:, None] - 3) / 9, 0.0, 3.0)
-    yielding = jnp.where((index < count) & (not form.mixture), power * share, 0.0)
-    return jnp.log(learned.value) + moves[top], width, tails, yielding
+    return jnp.log(learned.value) + moves[top], width, tails
 
 
 def _scale_frame(weight, target, eta, scale_prior, form):

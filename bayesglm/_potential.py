@@ -1,9 +1,12 @@
 """The negative log density of a posterior in round coordinates, in two parametrizations.
 
 In the direct parametrization z, the image of the coordinates under the frame's affine map, holds the coefficients. In
-the mixture parametrization they are z times the square root of (variance / typical variance): given its variance, each
-coefficient of a prior with kinks is normal. Where strengths are random, coefficients are stretched with the standard
-deviation of their prior, as far as the frame says.
+the mixture parametrization a coefficient of a prior with kinks is normal given its variance, which is random, too.
+
+Then it is z times (standard deviation / typical one). In the direct parametrization, where strengths are random, what
+these make of the standard deviation is taken to a power: 1 for coefficients that the data leave to the prior, 0 for
+those that the data determine, and in between the share of the prior in what is known of them. So none drags the other
+along.
 """
 
 from typing import Any, NamedTuple
@@ -40,9 +43,8 @@ class _Place(NamedTuple):
     """What the coordinates u stand for."""
 
     position: Any
-    z: Any  # (p, m) coefficients that the affine map alone makes
     score: Any  # (L,) of the mixture's variances
-    log_stretch: Any  # (p, m) logarithm of what random strengths multiply z with
+    log_stretch: Any  # () sum of the logarithms of what the affine map's coefficients are multiplied with
     target: Any  # at the strengths of the position
 
 
@@ -55,10 +57,10 @@ def _unpack(u, target, frame, form):
     """Parameters, what the affine map alone makes of u, and the target at these strengths."""
     m, width = frame.center.shape
     moved = frame.center + jnp.einsum("mij,mj->mi", frame.factor, u[: m * width].reshape(m, width))
-    coef = z = moved[:, 1:].T
+    z = moved[:, 1:].T
     stop = m * width + frame.score.size
     score = frame.score + frame.score_sd * u[m * width : stop]
-    scale, strength, log_stretch = target.scale, None, jnp.zeros_like(coef)
+    scale, strength, log_stretch = target.scale, None, None
     if target.learned is not None:
         at = u[stop : stop + frame.log_strength.size]
         log_strength = frame.log_strength + frame.log_strength_sd * _bent(at, frame.log_strength_tails)
@@ -66,22 +68,26 @@ def _unpack(u, target, frame, form):
         index = target.learned.index
         if not form.prior.separable:
             index = spread(index, target.strength[1], len(log_strength))
-        log_stretch = -frame.yielding * spread(log_strength - jnp.log(target.learned.value), index, 0.0)
-        coef = z * jnp.exp(log_stretch)
+        # The standard deviation of a prior is the strength to the power of minus this.
+        power = 0.5 if form.prior.smooth else 1.0
+        log_ratio = spread(log_strength - jnp.log(target.learned.value), index, 0.0)
+        log_stretch = -power * frame.yielding * log_ratio
         target = at_strengths(target, strength, form)
     if form.samples_scale:
         tails = jnp.array([frame.log_scale_tail, 0.0])
         scale = jnp.exp(frame.log_scale + frame.log_scale_sd * _bent(u[-1], tails))
     if form.mixture:
         mixing = form.prior.mixing(target.strength)
-        k, has_prior = rate(scale, target, form), mixing.slope > 0
+        k = rate(scale, target, form)
         variance = _variance(score, mixing, k)
-        sd = jnp.where(has_prior, jnp.sqrt(variance / (1 + k * mixing.bend * variance)), 1.0)
-        ratio = spread(sd, mixing.index, 1.0) / jnp.sqrt(frame.typical)
-        coef = jnp.where(spread(has_prior, mixing.index, False), z * ratio, z)
+        ratio = spread(variance / (1 + k * mixing.bend * variance), mixing.index, 1.0) / frame.typical
+        log_stretch = jnp.where(form.prior.is_flat(target.strength), 0.0, 0.5 * jnp.log(ratio))
+    if log_stretch is None:
+        return _Place(Position(z, moved[:, 0], scale), score, 0.0, target)
+    coef = z * jnp.exp(log_stretch)
     # The intercept takes up what the means of the features contribute, so that neither drags the other along.
     intercept = moved[:, 0] - frame.feature_mean @ (coef - z)
-    return _Place(Position(coef, intercept, scale, strength), z, score, log_stretch, target)
+    return _Place(Position(coef, intercept, scale, strength), score, jnp.sum(log_stretch), target)
 
 
 def _variance(score, mixing, k):
@@ -106,12 +112,13 @@ def potential(u, X, weight, target, priors, frame, form, *, lanes=1):
     lanes : int
         How many potentials are computed at once, in a mapped program.
     """
-    position, z, score, log_stretch, target = _unpack(u, target, frame, form)
+    position, score, log_stretch, target = _unpack(u, target, frame, form)
     idle = jnp.where(free_coordinates(target).ravel(), 0.0, u[: frame.center.size])
     if form.mixture:
-        log_prior = _mixture_log_prob(position.scale, z, score, target, frame, form)
+        log_prior = _mixture_log_prob(position, score, target, form)
     else:
-        log_prior = coef_prior(position.scale, target, form).log_prob(position.coef) + jnp.sum(log_stretch)
+        log_prior = coef_prior(position.scale, target, form).log_prob(position.coef)
+    log_prior = log_prior + log_stretch
     if target.learned is not None:
         first = frame.center.size + frame.score.size
         at = u[first : first + frame.log_strength.size]
@@ -123,12 +130,13 @@ def potential(u, X, weight, target, priors, frame, form, *, lanes=1):
     return 0.5 * jnp.sum(idle**2) - log_prior - rest
 
 
-def _mixture_log_prob(scale, z, score, target, frame, form):
-    """Log density of the standardized coefficients and of the scores.
+def _mixture_log_prob(position, score, target, form):
+    """Log density of the coefficients and of the scores.
 
     A coefficient of variance v / (1 + c v), where v has a density as v^((d - 1) / 2) (1 + c v)^(-1/2) exp(-a^2 v / 2),
     has a density as exp(-a |w| - c w^2 / 2); so have d of them that share v, with c = 0, in their joint norm.
     """
+    coef, scale = position.coef, position.scale
     mixing = form.prior.mixing(target.strength)
     k = rate(scale, target, form)
     has_prior, single = mixing.slope > 0, mixing.size == 1
@@ -136,11 +144,13 @@ def _mixture_log_prob(scale, z, score, target, frame, form):
     density = jnp.where(
         single, -0.5 * score**2, (mixing.size + 1) / 2 * score - 0.5 * jnp.exp(jnp.where(single, 0.0, score))
     )
-    density = jnp.where(has_prior, density - 0.5 * jnp.log1p(k * mixing.bend * variance), -0.5 * score**2)
-    normal = jnp.where(spread(has_prior, mixing.index, False), z**2 / frame.typical, 0.0)
-    log_prob = jnp.sum(density) - 0.5 * jnp.sum(normal)
+    bend = 1 + k * mixing.bend * variance
+    density = jnp.where(has_prior, density - 0.5 * jnp.log(bend), -0.5 * score**2)
+    precision = spread(jnp.where(has_prior, bend / variance, 1.0), mixing.index, 1.0)
+    normal = 0.5 * jnp.log(precision) - 0.5 * precision * coef**2
+    log_prob = jnp.sum(density) + jnp.sum(jnp.where(spread(has_prior, mixing.index, False), normal, 0.0))
     if form.conditional_prior or target.learned is not None:
         # The variances' density integrates to a^-d times that of the coefficients: not constant with a bend.
-        log_prob = log_prob + coef_prior(scale, target, form).log_prob(jnp.zeros_like(z))
+        log_prob = log_prob + coef_prior(scale, target, form).log_prob(jnp.zeros_like(coef))
         log_prob = log_prob - jnp.sum(mixing.size * jnp.log(jnp.where(has_prior, k * mixing.slope, 1.0)))
     return log_prob

@@ -157,11 +157,10 @@ def draw_posterior(fitted, run, values=None):
 
 
 def sees_mixture(parametrization, spec, shape):
-    """Whether to sample priors with kinks as scale mixtures: where the prior says more than the data, or is random."""
+    """Whether to sample priors with kinks as scale mixtures: where the prior says more than the data."""
     if spec.form.prior.smooth:
         return False
-    by_prior = shape[1] >= shape[0] or spec.hyper is not None
-    return parametrization == "mixture" or (parametrization == "auto" and by_prior)
+    return parametrization == "mixture" or (parametrization == "auto" and shape[1] >= shape[0])
 
 
 def targets_of(fitted, values=None):
