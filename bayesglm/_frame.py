@@ -40,7 +40,7 @@ class Frame(NamedTuple):
     score_sd: Any  # (L,)
     typical: Any  # (p, m) variance of each coefficient's prior for which the factor was made
     feature_mean: Any  # (p,)
-    yielding: Any  # (p, m) to which power a coefficient moves with what a random strength makes of its prior's width
+    prior_share: Any  # (p, m) what the prior knows of each coefficient, as a share of what is known of it
     log_strength: Any  # (L,) where the logarithms of random strengths lie, and how wide; empty if there are none
     log_strength_sd: Any  # (L,)
     log_strength_tails: Any  # (L, 2) how much longer than normal ones their left and right tails are
@@ -91,7 +91,6 @@ def whiten(X, weight, target, priors, form):
     scale_frame = jnp.log(target.scale), jnp.ones_like(target.scale), jnp.zeros_like(target.scale)
     if form.samples_scale:
         scale_frame = _scale_frame(weight, target, eta, priors.scale, form)
-    # What the prior knows of each coefficient, as a share of what is known of it.
     share = jnp.clip(bend * jnp.sum(factor[:, 1:] ** 2, -1).T, 1e-6, 1 - 1e-6)
     strength_frame = _strength_frame(target, bend, share, coef, priors, form)
     return Frame._make((center, factor, *_mixture_frame(target, bend, form), feature_mean, share, *strength_frame, *scale_frame))

@@ -22,8 +22,6 @@ __all__ = ["fit_at_medians", "start_of_sampler"]
 K_ROUNDS = 4
 # Fits that look for the posterior of the strengths, and the change of the logarithms of precisions that ends them.
 START_ROUNDS, SETTLED = 20, 0.1
-# Degrees of freedom per coefficient from which on data have settled coefficients.
-SETTLED_SHARE = 0.75
 # Changes of the logarithm of a precision that one such fit looks over.
 CHANGES = np.linspace(-4.0, 4.0, 161)
 # Logarithm of the largest and of one over the smallest median, bisections towards it, and draws where these fail.
@@ -181,8 +179,6 @@ def start_of_sampler(setup, fitted, unknowns, values):
     fitted : Fitted
         With the `spec` that came, but for the strength.
     values : (L,)
-    is_left_open : bool
-        Whether the data leave much of some coefficients to priors of random strength.
     """
     spec = fitted.spec
     prior, hyper, k = setup.parts.prior, spec.hyper, spec.k
@@ -208,9 +204,7 @@ def start_of_sampler(setup, fitted, unknowns, values):
         _Modes(*(np.stack([each[..., block] for block in batch.outputs]) for each in (found.coef, found.intercept)))
         for batch in batches
     ]
-    found = replace(found, batches=batches, modes=modes, spec=replace(spec, strength=found.spec.strength))
-    count = np.bincount(index[index >= 0], minlength=len(values))
-    return found, values, bool((freedom < SETTLED_SHARE * count).any())
+    return replace(found, batches=batches, modes=modes, spec=replace(spec, strength=found.spec.strength)), values
 
 
 def _normal_strength(prior, strength, k, free):

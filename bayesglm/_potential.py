@@ -3,10 +3,9 @@
 In the direct parametrization z, the image of the coordinates under the frame's affine map, holds the coefficients. In
 the mixture parametrization a coefficient of a prior with kinks is normal given its variance, which is random, too.
 
-Then it is z times (standard deviation / typical one). In the direct parametrization, where strengths are random, what
-these make of the standard deviation is taken to a power: 1 for coefficients that the data leave to the prior, 0 for
-those that the data determine, and in between the share of the prior in what is known of them. So none drags the other
-along.
+Then it is z times (standard deviation / typical one). Where strengths are random, z of the direct parametrization is
+moved and stretched as the posterior of a coefficient on its own would be, were it normal: fully for those that the data
+leave to the prior, hardly for those that the data determine. So strengths and coefficients do not drag each other along.
 """
 
 from typing import Any, NamedTuple
@@ -68,10 +67,10 @@ def _unpack(u, target, frame, form):
         index = target.learned.index
         if not form.prior.separable:
             index = spread(index, target.strength[1], len(log_strength))
-        # The standard deviation of a prior is the strength to the power of minus this.
-        power = 0.5 if form.prior.smooth else 1.0
+        # The precision of a prior is the strength to the power of this.
+        power = 1.0 if form.prior.smooth else 2.0
         log_ratio = spread(log_strength - jnp.log(target.learned.value), index, 0.0)
-        log_stretch = -power * frame.yielding * log_ratio
+        log_stretch = -0.5 * jnp.log1p(frame.prior_share * jnp.expm1(power * log_ratio))
         target = at_strengths(target, strength, form)
     if form.samples_scale:
         tails = jnp.array([frame.log_scale_tail, 0.0])
@@ -84,7 +83,12 @@ def _unpack(u, target, frame, form):
         log_stretch = jnp.where(form.prior.is_flat(target.strength), 0.0, 0.5 * jnp.log(ratio))
     if log_stretch is None:
         return _Place(Position(z, moved[:, 0], scale), score, 0.0, target)
-    coef = z * jnp.exp(log_stretch)
+    stretch = jnp.exp(log_stretch)
+    if form.mixture:
+        coef = z * stretch
+    else:
+        center = frame.center[:, 1:].T
+        coef = stretch * (stretch * center + z - center)
     # The intercept takes up what the means of the features contribute, so that neither drags the other along.
     intercept = moved[:, 0] - frame.feature_mean @ (coef - z)
     return _Place(Position(coef, intercept, scale, strength), score, jnp.sum(log_stretch), target)

@@ -281,9 +281,7 @@ class _PenalizedGLM(BaseEstimator):
         with jax.enable_x64(setup.data.X.dtype == np.float64):
             fitted, medians = fit_at_medians(setup, strength, unknowns)
             check_propriety(fitted)
-        start, values, is_left_open = start_of_sampler(setup, fitted, unknowns, medians)
-        if is_left_open and run.parametrization == "auto":
-            run = replace(run, parametrization="mixture")
+        start, values = start_of_sampler(setup, fitted, unknowns, medians)
         start = in_safe_precision(start)
         with jax.enable_x64(start.data.X.dtype == np.float64):
             tree, posterior = draw_posterior(start, run, values)

@@ -196,7 +196,7 @@ BAD_STRENGTH = [
     ("column", M, np.ones((5, 1)), S + r".*\(5,\).*got.*\(5, 1\)"),
     ("row", M, np.ones((1, 5)), S + r".*\(5,\).*got.*\(1, 5\)"),
     ("empty", M, [], S + r".*\(5,\).*got.*\(0,\)"),
-    ("strings in a list", M, ["1"] * 5, S + r".*an array of numbers or 'evidence'; got '1'"),
+    ("strings in a list", M, ["1"] * 5, S + r".*an array of numbers, 'evidence', 'learn' or a distribution; got '1'"),
     ("objects in an array", M, np.full(5, None), S + r".*real numbers.*object"),
     ("None in a list", M, [1, 1, 1, 1, None], S + r".*real numbers.*object"),
     ("ragged", M, [[1], [1, 2]], S + r".*cannot be read"),

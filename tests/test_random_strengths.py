@@ -95,7 +95,7 @@ def check_density(model, X, y, weight, rng):
     with jax.enable_x64(True):
         fitted, medians = fit_at_medians(setup, base, unknowns)
         model._set_fitted(fitted, None)
-        start, values, _ = start_of_sampler(setup, fitted, unknowns, medians)
+        start, values = start_of_sampler(setup, fitted, unknowns, medians)
         spec, differences = start.spec, []
         for _ in range(3):
             own, coef, intercept, scale, strength = own_density(start, values, rng)
