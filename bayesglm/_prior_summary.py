@@ -1,5 +1,7 @@
 """Which prior each strength is, as a table."""
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -66,6 +68,9 @@ def _rows_of_leaf(leaf, matrix, spec):
         fact = {name: values[features[0], outputs[0]] for name, values in facts.items()}
         prior, sd = ("0, by feature_mask", 0.0) if not spec.free[rows][features[0], outputs[0]] else _prior(fact, spec)
         shown = {name: fact[name] for name in fact if name in TEXT and prior[0] != "0"}
+        if fact.get("random", -1) >= 0:
+            of = describe(_distribution_of(int(fact["random"]), spec.hyper.distributions))
+            shown["strength"] = f"{_digits(shown['strength'])}, the median of draws; a priori {of}"
         if "group" in shown:
             shown = {} if shown["group"] < 0 else shown | {"group": str(int(shown["group"]))}
         yield {
@@ -82,6 +87,12 @@ def _rows_of_leaf(leaf, matrix, spec):
 def _facts(spec):
     """What decides the prior of each coefficient: arrays of shape (p, outputs)."""
     k = np.broadcast_to(spec.k, spec.free.shape)
+    if spec.hyper is not None:
+        index = spec.hyper.index
+        if is_grouped(spec.strength):
+            index = np.append(index, -1)[np.minimum(spec.strength[1], len(index))]
+        without = _facts(replace(spec, hyper=None))
+        return without | {"random": index}
     if is_grouped(spec.strength):
         rate, groups = spec.strength
         size = np.bincount(groups.ravel(), minlength=len(rate) + 1)
@@ -91,6 +102,12 @@ def _facts(spec):
     if isinstance(spec.strength, tuple):
         return {"strength": spec.strength[0], "ratio": spec.strength[1], "k": k}
     return {"strength": spec.strength, "k": k}
+
+
+def _distribution_of(label, distributions):
+    """Distribution of a random strength."""
+    ends = np.cumsum([math.prod(prior.batch_shape) for prior in distributions])
+    return distributions[int(np.searchsorted(ends, label, side="right"))]
 
 
 def _alike(facts, free):
