@@ -226,11 +226,11 @@ def _maximize_expectation(setup, strength, unknowns, start, typical):
 def _expected_penalty(fitted, strength, unknowns, seed):
     """Posterior mean of k times the penalty of the coefficients of each unknown strength, at strength 1, shape (L,)."""
     from bayesglm._engines import Engine, draw_batch
-    from bayesglm._sampling import in_safe_precision, sees_mixture, targets_of
+    from bayesglm._sampling import in_safe_precision, targets_of
 
     fitted = in_safe_precision(fitted)
     spec, data = fitted.spec, fitted.data
-    form = replace(spec.form, mixture=sees_mixture("auto", spec, data.X.shape))
+    form = replace(spec.form, mixture=True)
     engine = Engine("auto", DRAWS, WARMUP, 4, seed, 0.8, 10)
     found = np.zeros(len(unknowns.kinds))
     with jax.enable_x64(data.X.dtype == np.float64):

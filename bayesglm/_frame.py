@@ -41,6 +41,7 @@ class Frame(NamedTuple):
     typical: Any  # (p, m) variance of each coefficient's prior for which the factor was made
     feature_mean: Any  # (p,)
     prior_share: Any  # (p, m) what the prior knows of each coefficient, as a share of what is known of it
+    anchor: Any  # (p, m) mean of each coefficient, as far as it follows the prior
     log_strength: Any  # (L,) where the logarithms of random strengths lie, and how wide; empty if there are none
     log_strength_sd: Any  # (L,)
     log_strength_tails: Any  # (L, 2) how much longer than normal ones their left and right tails are
@@ -93,7 +94,11 @@ def whiten(X, weight, target, priors, form):
         scale_frame = _scale_frame(weight, target, eta, priors.scale, form)
     share = jnp.clip(bend * jnp.sum(factor[:, 1:] ** 2, -1).T, 1e-6, 1 - 1e-6)
     strength_frame = _strength_frame(target, bend, share, coef, priors, form)
-    return Frame._make((center, factor, *_mixture_frame(target, bend, form), feature_mean, share, *strength_frame, *scale_frame))
+    anchor = coef
+    if target.learned is not None and X.shape[1] >= X.shape[0]:
+        # The data leave directions to the prior, in which all coefficients of a strength take part.
+        share, anchor = jnp.ones_like(share), jnp.zeros_like(coef)
+    return Frame._make((center, factor, *_mixture_frame(target, bend, form), feature_mean, share, anchor, *strength_frame, *scale_frame))
 
 
 def _strength_frame(target, bend, share, coef, priors, form):

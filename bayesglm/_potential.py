@@ -3,9 +3,11 @@
 In the direct parametrization z, the image of the coordinates under the frame's affine map, holds the coefficients. In
 the mixture parametrization a coefficient of a prior with kinks is normal given its variance, which is random, too.
 
-Then it is z times (standard deviation / typical one). Where strengths are random, z of the direct parametrization is
-moved and stretched as the posterior of a coefficient on its own would be, were it normal: fully for those that the data
-leave to the prior, hardly for those that the data determine. So strengths and coefficients do not drag each other along.
+So is that of a normal prior whose strength is random.
+
+As a variance of a prior moves, z is moved and stretched as the posterior of a coefficient on its own would be, were it
+normal: fully where the data leave it to the prior, hardly where the data determine it. So variances, strengths and
+coefficients do not drag each other along.
 """
 
 from typing import Any, NamedTuple
@@ -59,7 +61,7 @@ def _unpack(u, target, frame, form):
     z = moved[:, 1:].T
     stop = m * width + frame.score.size
     score = frame.score + frame.score_sd * u[m * width : stop]
-    scale, strength, log_stretch = target.scale, None, None
+    scale, strength, precision = target.scale, None, None
     if target.learned is not None:
         at = u[stop : stop + frame.log_strength.size]
         log_strength = frame.log_strength + frame.log_strength_sd * _bent(at, frame.log_strength_tails)
@@ -70,7 +72,7 @@ def _unpack(u, target, frame, form):
         # The precision of a prior is the strength to the power of this.
         power = 1.0 if form.prior.smooth else 2.0
         log_ratio = spread(log_strength - jnp.log(target.learned.value), index, 0.0)
-        log_stretch = -0.5 * jnp.log1p(frame.prior_share * jnp.expm1(power * log_ratio))
+        precision = jnp.exp(power * log_ratio)
         target = at_strengths(target, strength, form)
     if form.samples_scale:
         tails = jnp.array([frame.log_scale_tail, 0.0])
@@ -79,16 +81,14 @@ def _unpack(u, target, frame, form):
         mixing = form.prior.mixing(target.strength)
         k = rate(scale, target, form)
         variance = _variance(score, mixing, k)
-        ratio = spread(variance / (1 + k * mixing.bend * variance), mixing.index, 1.0) / frame.typical
-        log_stretch = jnp.where(form.prior.is_flat(target.strength), 0.0, 0.5 * jnp.log(ratio))
-    if log_stretch is None:
+        precision = frame.typical / spread(variance / (1 + k * mixing.bend * variance), mixing.index, 1.0)
+        precision = jnp.where(form.prior.is_flat(target.strength), 1.0, precision)
+    if precision is None:
         return _Place(Position(z, moved[:, 0], scale), score, 0.0, target)
+    # What the width of a normal posterior is multiplied with where the precision of its prior is.
+    log_stretch = -0.5 * jnp.log1p(frame.prior_share * (precision - 1))
     stretch = jnp.exp(log_stretch)
-    if form.mixture:
-        coef = z * stretch
-    else:
-        center = frame.center[:, 1:].T
-        coef = stretch * (stretch * center + z - center)
+    coef = stretch * (stretch * frame.anchor + z - frame.anchor)
     # The intercept takes up what the means of the features contribute, so that neither drags the other along.
     intercept = moved[:, 0] - frame.feature_mean @ (coef - z)
     return _Place(Position(coef, intercept, scale, strength), score, jnp.sum(log_stretch), target)

@@ -18,7 +18,7 @@ from bayesglm._posterior import Learned, Position, Target, strength_log_probs
 from bayesglm._problem import Data, is_grouped, make_batches, per_output
 from bayesglm._warn import warn_user
 
-__all__ = ["Engine", "Run", "check_propriety", "draw_posterior", "in_safe_precision", "sees_mixture", "targets_of"]
+__all__ = ["Engine", "Run", "check_propriety", "draw_posterior", "in_safe_precision", "targets_of"]
 
 # Numbers beyond which a group with one value per sample is stored on request only.
 LARGE = 100_000_000
@@ -109,7 +109,7 @@ def draw_posterior(fitted, run, values=None):
     """
     batches, data, spec = fitted.batches, fitted.data, fitted.spec
     engine = run.engine
-    form = replace(spec.form, mixture=sees_mixture(run.parametrization, spec, data.X.shape))
+    form = replace(spec.form, mixture=_sees_mixture(run, spec, data.X.shape))
     sampled = []
     length = transitions(data, spec, form, engine)
     total = None if length is None else length * len(batches)
@@ -156,11 +156,12 @@ def draw_posterior(fitted, run, values=None):
     return tree, posterior
 
 
-def sees_mixture(parametrization, spec, shape):
-    """Whether to sample priors with kinks as scale mixtures: where the prior says more than the data."""
-    if spec.form.prior.smooth:
-        return False
-    return parametrization == "mixture" or (parametrization == "auto" and shape[1] >= shape[0])
+def _sees_mixture(run, spec, shape):
+    """Whether to sample priors with kinks as scale mixtures."""
+    if spec.form.prior.smooth or run.parametrization != "auto":
+        return not spec.form.prior.smooth and run.parametrization == "mixture"
+    # A normal approximation is worse in more coordinates, unless the data leave nearly all to the prior.
+    return run.engine.method != "laplace" or shape[1] >= shape[0]
 
 
 def targets_of(fitted, values=None):

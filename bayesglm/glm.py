@@ -207,8 +207,8 @@ class _PenalizedGLM(BaseEstimator):
             that is possible, otherwise "hmc", or "nuts" where the warm-up of "hmc" finds no steps that are accepted.
             "laplace": draws from the normal approximation at the mode, with Pareto-smoothed importance weights.
         parametrization : {"auto", "direct", "mixture"}
-            Whether Markov chains see priors with kinks (Lasso, ElasticNet, GroupLasso) as they are or as scale mixtures
-            of normals; "auto" is "mixture" from as many features as samples on. The posterior is the same.
+            Whether samplers see priors with kinks (Lasso, ElasticNet, GroupLasso) as they are or as scale mixtures of
+            normals; "auto" is "mixture", but for "laplace" with fewer features than samples. The posterior is the same.
         target_accept_prob : float
             Acceptance of trajectories that tuning aims at, between 0 and 1; closer to 1 takes smaller steps and
             diverges less.
