@@ -90,8 +90,10 @@ def run_hmc(
         return states[-1], join_chunks(chunks, count)
 
     n_steps, left, accepts = 1, tuning.num_warmup, True
+    # Where strengths are random the posterior is less round far out than where it is looked at.
+    aim = tuning.target_accept_prob if targets.learned is None else (1 + tuning.target_accept_prob) / 2
     for share in WINDOWS:
-        n_steps, state, left, accepts = _choose_steps(warm, state, frames, n_steps, left, tuning.target_accept_prob)
+        n_steps, state, left, accepts = _choose_steps(warm, state, frames, n_steps, left, aim)
         window = int(share * left)
         if window == 0:
             break
