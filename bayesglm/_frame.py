@@ -98,7 +98,18 @@ def whiten(X, weight, target, priors, form):
     if target.learned is not None and X.shape[1] >= X.shape[0]:
         # The data leave directions to the prior, in which all coefficients of a strength take part.
         share, anchor = jnp.ones_like(share), jnp.zeros_like(coef)
-    return Frame._make((center, factor, *_mixture_frame(target, bend, form), feature_mean, share, anchor, *strength_frame, *scale_frame))
+    return Frame._make(
+        (
+            center,
+            factor,
+            *_mixture_frame(target, bend, form),
+            feature_mean,
+            share,
+            anchor,
+            *strength_frame,
+            *scale_frame,
+        )
+    )
 
 
 def _strength_frame(target, bend, share, coef, priors, form):

@@ -378,7 +378,9 @@ def test_strengths_are_calibrated():
     hyper, n = dist.LogNormal(-2.5, 1.0), 80
     X = rng.normal(size=(n, 10))
     for regularizer in ("Ridge", "Lasso"):
-        model = GLM("Bernoulli", regularizer=regularizer, regularizer_strength=hyper, intercept_prior=dist.Normal(0.0, 1.0))
+        model = GLM(
+            "Bernoulli", regularizer=regularizer, regularizer_strength=hyper, intercept_prior=dist.Normal(0.0, 1.0)
+        )
         ranks = []
         for simulation in range(200):
             strength, intercept = np.exp(-2.5 + rng.normal()), rng.normal()
