@@ -212,8 +212,8 @@ def _normal_strength(prior, strength, k, free):
     with jax.enable_x64(True):
         flat = np.asarray(prior.is_flat(strength)) | ~free
         # Of a group that spans outputs, these share k.
-        variance = [np.asarray(prior.distribution(strength, each).variance)[:, [i]] for i, each in enumerate(k)]
-    variance = np.concatenate(variance, axis=1)
+        each = [np.asarray(prior.distribution(strength, one).variance)[:, [i]] for i, one in enumerate(k)]
+    variance = np.concatenate(each, axis=1)
     return np.where(flat, 0.0, 1 / (k * np.where(flat, 1.0, variance)))
 
 

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayesglm._design import Layout, check_columns, column_names
+from bayesglm._groups import spread
 from bayesglm._numpyro import dist, numpyro
 from bayesglm._posterior import Form, Priors
-from bayesglm._groups import spread
 from bayesglm._problem import is_grouped
 
 __all__ = ["Hyper", "Spec", "glm_model", "read_traced", "rates"]
@@ -116,8 +116,8 @@ def glm_model(spec, X, y, weight, offset):
     """NumPyro model of y given the matrix X (n, p); returns the linear predictor.
 
     Sample sites: ``coef`` (all leaves one below the other; with a mask ``coef_free``), ``intercept``,
-    ``dispersion`` where it is sampled, those of random strengths, ``y``. For a container X each leaf's coefficients are also
-    deterministic sites ``coef.<leaf>``.
+    ``dispersion`` where it is sampled, those of random strengths, ``y``. For a container X each leaf's coefficients are
+    also deterministic sites ``coef.<leaf>``.
     """
     n_outputs = len(spec.k)
     shape = (n_outputs,) if spec.population else ()

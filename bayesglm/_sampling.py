@@ -234,10 +234,12 @@ def _learned(data, spec, values):
     """Which random strengths the problems of each batch have: Learned, leaves with a leading axis of B problems."""
     index, total = spec.hyper.index, len(values)
     grouped = is_grouped(spec.strength)
-    groups = spec.strength[1] if grouped else None
-    shared = np.append(index, -1)[np.minimum(groups, len(index))] if grouped else index
     # Numbered from one, and split as strengths are.
-    batches = make_batches(data, (index + 1.0, groups) if grouped else index + 1.0, spec.free, shared)
+    numbered, shared = index + 1.0, index
+    if grouped:
+        groups = spec.strength[1]
+        numbered, shared = (numbered, groups), np.append(index, -1)[np.minimum(groups, len(index))]
+    batches = make_batches(data, numbered, spec.free, shared)
     found = []
     for batch in batches:
         numbers = np.asarray(batch.strength[0] if grouped else batch.strength).astype(int)

@@ -190,9 +190,8 @@ def test_moments_are_those_of_quadrature(regularizer, p, method, parametrization
     posterior = draws_of(
         model, X, y, num_samples=40_000, method=method, parametrization=parametrization, target_accept_prob=0.9
     )
-    draws = np.concatenate([
-        posterior["intercept"].values[..., None], posterior["coef"].values, np.log(posterior["strength"].values)[..., None]
-    ], -1).reshape(-1, p + 2)  # fmt: skip
+    ends = posterior["intercept"].values, np.log(posterior["strength"].values)
+    draws = np.concatenate([ends[0][..., None], posterior["coef"].values, ends[1][..., None]], -1).reshape(-1, p + 2)
     center, spread = draws.mean(0), draws.std(0)
     axes = [c + s * np.linspace(-6, 6, 61 if p == 1 else 41) for c, s in zip(center, spread, strict=True)]
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, p + 2)

@@ -9,6 +9,7 @@ import numpy as np
 
 from bayesglm import GLM
 from bayesglm._frame import whiten
+from bayesglm._posterior import Priors
 from bayesglm._potential import potential
 from bayesglm._sampling import targets_of
 
