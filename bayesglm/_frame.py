@@ -95,8 +95,8 @@ def whiten(X, weight, target, priors, form):
     share = jnp.clip(bend * jnp.sum(factor[:, 1:] ** 2, -1).T, 1e-6, 1 - 1e-6)
     strength_frame = _strength_frame(target, bend, share, coef, priors, form)
     anchor = coef
-    if target.learned is not None and X.shape[1] >= X.shape[0]:
-        # The data leave directions to the prior, in which all coefficients of a strength take part.
+    if X.shape[1] >= X.shape[0]:
+        # The data leave directions to the prior, in which all coefficients take part.
         share, anchor = jnp.ones_like(share), jnp.zeros_like(coef)
     return Frame._make(
         (
