@@ -21,7 +21,7 @@ from bayesglm.observation_models import (
 WAYS = {
     "hmc": ("hmc", "direct", 50_000),
     "hmc, mixture": ("hmc", "mixture", 50_000),
-    "nuts": ("nuts", "direct", 25_000),
+    "nuts": ("nuts", "direct", 40_000),
     "nuts, mixture": ("nuts", "mixture", 40_000),
     "laplace": ("laplace", "auto", 50_000),
     "exact": ("exact", "auto", 10_000),
