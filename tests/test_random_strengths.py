@@ -327,7 +327,7 @@ def test_prior_draws_and_summary_show_random_strengths(rng):
 def test_another_hyperprior_does_not_compile(rng, compilations):
     X = two_leaves(rng)
     y = make_y("Poisson", X, rng)
-    short = {"num_samples": 60, "num_warmup": 40, "num_chains": 2}
+    short = {"num_samples": 60, "num_warmup": 40, "num_chains": 2, "method": "hmc"}
     draws_of(GLM(regularizer="Ridge", regularizer_strength={"a": WIDE, "b": "learn"}), X, y, **short)
     first = len(compilations)
     other = {"a": dist.LogNormal(-1.0, 1.0), "b": "learn"}
