@@ -38,7 +38,7 @@ class Unknowns(NamedTuple):
     @property
     def are_random(self):
         """Whether some have a distribution, rather than one value."""
-        return any(kind is not LEARNED[0] for kind in self.kinds)
+        return not all(isinstance(kind, str) and kind == LEARNED[0] for kind in self.kinds)
 
     def put(self, strength, values):
         """The strength, as from `read_strength`, with values (L,) of the unknown ones."""

@@ -247,8 +247,6 @@ def test_learn_is_half_normal_on_the_scale_of_the_prior(rng):
         for leaf, prior in zip("ab", spec.hyper.distributions, strict=True):
             expected = y.std() / np.sqrt(X[leaf].var(0).sum())
             scale = (spec.k[0] * np.asarray(prior.sample(jax.random.key(0), (20_000,)))) ** power
-            if regularizer == "Ridge":
-                scale = scale * spec.k[0] ** 0
             check = stats.kstest(scale, stats.halfnorm(scale=expected).cdf)
             assert check.pvalue > 1e-3
 
@@ -355,6 +353,13 @@ COUNTS = np.random.default_rng(1).poisson(1.0, 30)
 def test_bad_random_strengths(strength, regularizer, options, pattern):
     with pytest.raises(ValueError, match=pattern):
         GLM(regularizer=regularizer, regularizer_strength=strength).sample(M, COUNTS, **QUIET, **options)
+
+
+def test_evidence_is_known_by_its_letters_and_not_by_its_object():
+    spelled = "".join(["evi", "dence"])
+    _, _, unknowns = GLM(regularizer="Ridge", regularizer_strength=spelled)._read_all(M, COUNTS, None, None)
+    assert unknowns.kinds == ("evidence",)
+    assert not unknowns.are_random
 
 
 @pytest.mark.parametrize("strength", ["learn", dist.HalfNormal(1.0)])
