@@ -7,6 +7,9 @@ from bayesglm import observation_models as observation_models
 from bayesglm import priors as priors
 from bayesglm.glm import GLM as GLM
 from bayesglm.glm import PopulationGLM as PopulationGLM
+from bayesglm.interop import from_nemos as from_nemos
+from bayesglm.interop import from_sklearn as from_sklearn
+from bayesglm.interop import to_nemos as to_nemos
 from bayesglm.model_selection import GLMCV as GLMCV
 from bayesglm.model_selection import approximate_loo as approximate_loo
 from bayesglm.model_selection import largest_strength as largest_strength
@@ -20,6 +23,8 @@ __all__ = [
     "PopulationGLM",
     "approximate_loo",
     "distributions",
+    "from_nemos",
+    "from_sklearn",
     "largest_strength",
     "links",
     "observation_models",
@@ -27,6 +32,7 @@ __all__ = [
     "priors",
     "strength_grid",
     "strength_path",
+    "to_nemos",
 ]
 
 

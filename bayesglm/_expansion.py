@@ -11,7 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
-__all__ = ["Expansion", "expand", "slopes"]
+__all__ = ["Expansion", "covariances", "expand", "loss_slopes", "slopes"]
+
+# Squared pivot of the scaled Hessian below which it is taken to be singular.
+SINGULAR_PIVOT = 1e-13
 
 
 class Expansion(NamedTuple):
@@ -56,17 +59,8 @@ def expand(X, curvature, strength, coef, free, total, prior, third=None):
         precision = np.where(active, total * np.asarray(strength), np.inf)[:, 0]
         return _expand_dual(X, curvature[:, 0], precision, third[:, 0])
     n, m = curvature.shape
-    place = np.full((len(coef), m), -1)
-    place[active] = m + np.arange(active.sum())
-    size = m + int(active.sum())
-    hessian = np.zeros((size, size))
-    designs = []
-    for output in range(m):
-        rows = np.concatenate([[output], place[active[:, output], output]])
-        design = np.concatenate([np.ones((n, 1)), X[:, active[:, output]]], axis=1)
-        hessian[np.ix_(rows, rows)] += (design * curvature[:, output, None]).T @ design
-        designs.append((rows, design))
-    hessian[m:, m:] += total * _bend(coef, active, strength, prior)
+    hessian, designs = _hessian(X, curvature, strength, coef, active, total, prior)
+    size = len(hessian)
     unit = np.sqrt(np.where(np.diag(hessian) > 0, np.diag(hessian), 1.0))
     lower, _ = cho_factor(hessian / unit / unit[:, None], lower=True)
     lower = np.tril(lower)
@@ -84,6 +78,51 @@ def expand(X, curvature, strength, coef, free, total, prior, third=None):
     pull = np.zeros(coef.shape)
     pull[active] = (solve_triangular(lower, slope, lower=True, trans=1) / unit)[m:]
     return Expansion(covariance, variance, log_det, pull)
+
+
+def covariances(X, curvature, strength, coef, free, total, prior):
+    """Inverse of H; arguments as of `expand`.
+
+    Returns
+    -------
+    numpy.ndarray, shape (m, 1 + p, 1 + p)
+        Of the intercept and the coefficients of each output; NaN where a coefficient is held at zero.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        If H is singular.
+    """
+    active = free & ((coef != 0) | np.asarray(prior.is_flat(strength)) | prior.smooth)
+    hessian, designs = _hessian(X, curvature, strength, coef, active, total, prior)
+    unit = np.sqrt(np.diag(hessian))
+    if not (unit > 0).all():
+        raise np.linalg.LinAlgError("a parameter changes nothing")
+    factor = cho_factor(hessian / unit / unit[:, None], lower=True)
+    if np.diag(factor[0]).min() ** 2 < SINGULAR_PIVOT:
+        raise np.linalg.LinAlgError("parameters are collinear")
+    inverse = cho_solve(factor, np.eye(len(unit))) / unit / unit[:, None]
+    found = np.full((len(designs), 1 + len(coef), 1 + len(coef)), np.nan)
+    for output, (rows, _) in enumerate(designs):
+        places = np.concatenate([[0], 1 + np.flatnonzero(active[:, output])])
+        found[output][np.ix_(places, places)] = inverse[np.ix_(rows, rows)]
+    return found
+
+
+def _hessian(X, curvature, strength, coef, active, total, prior):
+    """H of the m intercepts, then the active coefficients; and of each output its rows of H and its design."""
+    n, m = curvature.shape
+    place = np.full((len(coef), m), -1)
+    place[active] = m + np.arange(active.sum())
+    hessian = np.zeros((m + int(active.sum()),) * 2)
+    designs = []
+    for output in range(m):
+        rows = np.concatenate([[output], place[active[:, output], output]])
+        design = np.concatenate([np.ones((n, 1)), X[:, active[:, output]]], axis=1)
+        hessian[np.ix_(rows, rows)] += (design * curvature[:, output, None]).T @ design
+        designs.append((rows, design))
+    hessian[m:, m:] += total * _bend(coef, active, strength, prior)
+    return hessian, designs
 
 
 def _bend(coef, active, strength, prior):
@@ -121,6 +160,30 @@ def _expand_dual(X, curvature, precision, third):
     slope = third * np.diag(covariance)
     pull = (held(slope) - cross * (reach @ slope) / left) / np.sqrt(precision)
     return Expansion(np.diag(covariance)[:, None, None], variance[:, None], log_det, pull[:, None])
+
+
+def loss_slopes(y, eta, weight, form, scale, *, expected=False):
+    """First and second derivatives of the loss by the linear predictor; those of samples of weight 0 are 0.
+
+    Parameters
+    ----------
+    y, eta : (n, m)
+    weight : (n,)
+    form : Form
+    scale : (m,)
+        The family's second parameter.
+    expected : bool
+        Whether to take the second derivative's expectation over y, as is done in any case if some observed ones are
+        negative (a link that is not canonical).
+    """
+    scale = np.where(np.isnan(scale), 1.0, scale)
+    seen = weight[:, None] > 0
+    eta = np.where(seen, eta, np.asarray(form.link.predictor(0.5 * np.ones(()))))
+    settings = {"family": form.family, "link": form.link, "order": 2}
+    slope, curvature = map(np.asarray, slopes(y, eta, scale, **settings))
+    if expected or (curvature < 0).any():
+        curvature = np.asarray(slopes(np.asarray(form.link.inverse(eta)), eta, scale, **settings)[1])
+    return np.where(seen, slope, 0.0), np.where(seen, curvature, 0.0)
 
 
 @partial(jax.jit, static_argnames=("family", "link", "order"))

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayesglm._composite import optimality, profiled_hessian
-from bayesglm._expansion import expand, slopes
+from bayesglm._expansion import expand, loss_slopes
 from bayesglm._passes import positive
 from bayesglm._quadratic import composite_step
 
@@ -43,26 +43,10 @@ def leave_out(fitted):
         for batch in fitted.batches:
             for b, outputs in enumerate(batch.outputs):
                 strength = jax.tree.map(lambda leaf: leaf[b], batch.strength)  # noqa: B023
-                slope, curvature = _loss_slopes(y[:, outputs], eta[:, outputs], weight, spec, outputs)
+                slope, curvature = loss_slopes(y[:, outputs], eta[:, outputs], weight, spec.form, spec.scale[outputs])
                 step = _smooth_steps if prior.smooth else _kinked_steps
                 moved[:, outputs] += step(X, weight, slope, curvature, strength, coef[:, outputs], batch.free[b], prior)
     return moved
-
-
-def _loss_slopes(y, eta, weight, spec, outputs):
-    """First and second derivatives of the loss by the linear predictor; those of samples of weight 0 are 0.
-
-    The second derivative is the expected one if some observed ones are negative, as for links that are not canonical.
-    """
-    form, scale = spec.form, spec.scale[outputs]
-    scale = np.where(np.isnan(scale), 1.0, scale)
-    seen = weight[:, None] > 0
-    eta = np.where(seen, eta, np.asarray(form.link.predictor(0.5 * np.ones(()))))
-    settings = {"family": form.family, "link": form.link, "order": 2}
-    slope, curvature = map(np.asarray, slopes(y, eta, scale, **settings))
-    if (curvature < 0).any():
-        curvature = np.asarray(slopes(np.asarray(form.link.inverse(eta)), eta, scale, **settings)[1])
-    return np.where(seen, slope, 0.0), np.where(seen, curvature, 0.0)
 
 
 def _smooth_steps(X, weight, slope, curvature, strength, coef, free, prior):

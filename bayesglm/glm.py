@@ -1,5 +1,6 @@
 """Penalized generalized linear models: the mode by `fit`, the posterior by `sample`."""
 
+import numbers
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -67,6 +68,7 @@ class _PenalizedGLM(BaseEstimator):
 
     def __getstate__(self):
         state = dict(BaseEstimator.__getstate__(self))
+        state.pop("_training", None)
         # JAX's functions cannot be pickled, and a copy of one would compile anew: their address travels.
         state["_link_address"] = links.public_address(self.inverse_link_function)
         if state["_link_address"] is not None:
@@ -109,6 +111,7 @@ class _PenalizedGLM(BaseEstimator):
         ConvergenceWarning
             If the solver stopped before the optimality conditions held.
         """
+        self._release()
         setup, strength, unknowns = self._read_all(X, y, sample_weight, offset)
         refuse_random(unknowns)
         warn_of_fit(self._fit(setup, strength, unknowns))
@@ -259,6 +262,7 @@ class _PenalizedGLM(BaseEstimator):
             max_tree_depth=int(max_tree_depth),
         )
         run = Run(engine, parametrization, progress_bar, log_likelihood, posterior_predictive)
+        self._release()
         setup, strength, unknowns = self._read_all(X, y, sample_weight, offset, for_sampling=True)
         if unknowns.are_random:
             return self._sample_strengths(setup, strength, unknowns, run)
@@ -407,6 +411,100 @@ class _PenalizedGLM(BaseEstimator):
         with jax.enable_x64(True):
             return summarize_priors(matrix.astype(np.float64), spec)
 
+    def summary(self, *, level=0.95, information="observed"):
+        """Tabulate the fit with its uncertainty, from the curvature of the posterior at the mode.
+
+        Quick and approximate: `sample` does without the approximation. The table of a regularizer with zeros speaks of
+        the coefficients that were selected, given that they were: a coefficient of zero has no standard error there,
+        which does not mean that it is known to be zero.
+
+        Parameters
+        ----------
+        level : float
+            Probability of the intervals.
+        information : {"observed", "expected"}
+            Curvature of the likelihood: as it is, which is the posterior's, or its expectation over y, as in R's
+            tables. They differ for links that are not canonical.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per parameter that is not held at zero by `feature_mask`; columns estimate, se (standard error),
+            the ends of the interval, and prior_sd, the standard deviation of the prior.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`, and where the model was pickled since: its data did not travel along.
+        ValueError
+            If the data were changed in place since the fit, or the mode has no covariance (collinear features
+            without a strength).
+        """
+        from bayesglm._summary import summary_table
+
+        if not isinstance(level, numbers.Real) or not 0 < float(level) < 1:
+            raise ValueError(f"level must be a number between 0 and 1; got {level!r}.")
+        if information not in ("observed", "expected"):
+            raise ValueError(f'information must be "observed" or "expected"; got {information!r}.')
+        covariance = self._covariance(expected=information == "expected")
+        spec, coef, intercept = self._mode()
+        return summary_table(covariance, spec, coef, intercept, float(level))
+
+    @property
+    def covariance_(self):
+        """Covariance of the parameters, the intercept first: (1 + p, 1 + p); for a population (outputs, 1 + p, 1 + p).
+
+        That of the normal approximation of the posterior at the mode; NaN where a coefficient is held at zero. It is
+        computed when asked for, from the data of the fit, which stay with the model but not with pickles of it: for a
+        container X these are a copy.
+        """
+        covariance = self._covariance()
+        return covariance if self._population else covariance[0]
+
+    @property
+    def standard_errors_(self):
+        """Roots of the diagonal of `covariance_`, shaped as `coef_`."""
+        errors = np.sqrt(np.diagonal(self._covariance(), axis1=1, axis2=2)).T[1:]
+        return self._spec().layout.split(errors if self._population else errors[:, 0])
+
+    @property
+    def criteria_(self):
+        """Dictionary of edf (effective degrees of freedom), deviance, log_likelihood, aic and bic.
+
+        Floats; for a population arrays, one element per output. Where `fit` estimates the dispersion, the
+        log-likelihood is that at deviance / n, as in R.
+        """
+        from bayesglm._summary import fit_criteria
+
+        found = fit_criteria(self._training_data(), *self._mode())
+        values = found if self._population else map(float, map(np.squeeze, found))
+        return dict(zip(found._fields, values, strict=True))
+
+    def _covariance(self, *, expected=False):
+        from bayesglm._summary import mode_covariance
+
+        return mode_covariance(self._training_data(), *self._mode(needs_dispersion=True), expected=expected)
+
+    def _mode(self, *, needs_dispersion=False):
+        """Spec, coefficients (p, outputs) and intercepts of the fit."""
+        coef = np.concatenate(jax.tree.leaves(self.coef_))
+        return self._spec(needs_dispersion=needs_dispersion), coef.reshape(len(coef), -1), self.intercept_
+
+    def _release(self):
+        """Let go of the data of the last fit before those of the next are put together."""
+        if "_training" in vars(self):
+            del self._training
+
+    def _training_data(self):
+        """Data of the fit."""
+        self._spec()
+        if "_training" not in vars(self):
+            raise NotFittedError(
+                f"This {type(self).__name__} no longer has the data of its fit, which pickles leave behind, and which "
+                "a call of fit that fails lets go of: call fit again."
+            )
+        return self._training
+
     def numpyro_model(self, X, y=None, *, sample_weight=None, offset=None):
         """NumPyro model of the fitted GLM, for use with NumPyro's own inference or in a larger model.
 
@@ -484,6 +582,7 @@ class _PenalizedGLM(BaseEstimator):
         spec = fitted.spec
         self.regularizer_strength_ = strength
         self.spec_ = spec
+        self._training = fitted.data
         self.coef_ = spec.layout.split(fitted.coef if self._population else fitted.coef[:, 0])
         self.intercept_ = fitted.intercept
         self.scale_ = spec.scale

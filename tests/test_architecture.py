@@ -18,22 +18,22 @@ LEVELS = [
     {"_frame", "_model"},
     {"_potential"},
     {"_hmc", "_laplace", "_nuts"},
-    {"_fitting", "_draws", "_engines", "_score", "_prior_summary"},
+    {"_fitting", "_draws", "_engines", "_score", "_prior_summary", "_summary"},
     {"_inference_data", "_cross_validation", "_leave_one_out"},
     {"_sampling"},
     {"_evidence"},
     {"_hyperpriors"},
     {"glm"},
-    {"model_selection", "plots"},
+    {"model_selection", "plots", "interop"},
     {"__init__"},
 ]
 DOORS = {
-    "sklearn": {"glm", "model_selection", "_targets", "_fitting", "_evidence", "plots"},
+    "sklearn": {"glm", "model_selection", "_targets", "_fitting", "_evidence", "plots", "interop"},
     "arviz": set(),
     "arviz_base": {"_inference_data"},
     "arviz_stats": {"_laplace"},
     "numpyro.infer": {"_nuts"},
-    "scipy": {"_propriety", "_diagnostics", "_row_space", "_expansion", "plots"},
+    "scipy": {"_propriety", "_diagnostics", "_row_space", "_expansion", "_summary", "plots"},
     "matplotlib": {"plots"},
 }
 FREE_OF_NUMPYRO = {

@@ -1,0 +1,182 @@
+"""Inference at the mode: the normal approximation of the posterior there, and information criteria."""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from scipy.special import ndtri
+
+from bayesglm._expansion import covariances, expand, loss_slopes
+from bayesglm._model import rates
+from bayesglm._problem import make_batches
+
+__all__ = ["Criteria", "fit_criteria", "mode_covariance", "summary_table"]
+
+# Sum of the slopes of the loss, a correlation with the intercept, up to which a fit is that of the data.
+STATIONARY = 1e-3
+
+
+class Criteria(NamedTuple):
+    """What a fit costs and how well it does, for each output; shapes (outputs,)."""
+
+    edf: Any  # trace of the hat matrix, the intercept included
+    deviance: Any
+    log_likelihood: Any
+    aic: Any
+    bic: Any
+
+
+def mode_covariance(data, spec, coef, intercept, *, expected):
+    """Covariance of the normal approximation of the posterior at the mode.
+
+    Parameters
+    ----------
+    data : Data
+        Those of the fit.
+    spec : Spec
+    coef : (p, outputs)
+    intercept : (outputs,)
+    expected : bool
+        Whether the curvature of the likelihood is its expectation, as in the tables of R's glm, rather than that of
+        the posterior; the same for canonical links.
+
+    Returns
+    -------
+    numpy.ndarray, shape (outputs, 1 + p, 1 + p)
+        Of the intercept and the coefficients of each output; NaN where a coefficient is held at zero.
+
+    Raises
+    ------
+    ValueError
+        If the data are no longer those of the fit, or leave some direction without curvature.
+    """
+    found = np.empty((len(spec.k), 1 + len(coef), 1 + len(coef)))
+    for problem in _problems(data, spec, coef, intercept, expected):
+        try:
+            inverse = covariances(*problem.arguments)
+        except np.linalg.LinAlgError as error:
+            raise ValueError(
+                "The mode has no covariance: some parameters, or combinations of them, change nothing "
+                f"({error}). Give them a regularizer_strength, or drop features."
+            ) from error
+        found[problem.outputs] = (spec.total / spec.k[problem.outputs])[:, None, None] * inverse
+    return found
+
+
+def fit_criteria(data, spec, coef, intercept):
+    """Effective degrees of freedom, deviance, log-likelihood, AIC and BIC: a Criteria.
+
+    As in R, the log-likelihood of Gaussian and Gamma observations whose dispersion was estimated is that at
+    deviance / n, and the dispersion counts as a parameter.
+    """
+    edf = np.empty(len(spec.k))
+    for problem in _problems(data, spec, coef, intercept, False):
+        reach = expand(*problem.arguments).covariance
+        edf[problem.outputs] = np.einsum("no,noo->o", problem.curvature, reach)
+    X, y, weight, offset = (leaf.astype(np.float64) for leaf in data)
+    family, link, scale = spec.form.family, spec.form.link, spec.scale.astype(np.float64)
+    with jax.enable_x64(True):
+        eta = offset + intercept + X @ coef
+        loss = np.asarray(family.nll(y, eta, link, scale))
+        deviance = 2 * weight @ (loss - np.asarray(family.saturated_nll(y, scale)))
+        estimated = spec.form.samples_scale and not family.scale_shapes_mean
+        if estimated:
+            for block in spec.blocks:
+                scale[block] = deviance[block].mean() / spec.total
+        terms = loss / np.asarray(family.phi(scale)) + np.asarray(family.log_normalizer(y, scale))
+    log_likelihood = -(weight @ terms)
+    parameters = edf + (spec.form.samples_scale and 1.0)
+    aic, bic = (-2 * log_likelihood + cost * parameters for cost in (2.0, np.log(spec.total)))
+    return Criteria(edf, deviance, log_likelihood, aic, bic)
+
+
+def summary_table(covariance, spec, coef, intercept, level):
+    """Estimates with their standard errors, one row per parameter.
+
+    Parameters
+    ----------
+    covariance : (outputs, 1 + p, 1 + p)
+        As from `mode_covariance`.
+    level : float
+        Probability of the interval.
+
+    Returns
+    -------
+    pandas.DataFrame
+    """
+    # pandas comes with ArviZ; a fit does not need it.
+    import pandas as pd
+
+    names = [f"coef{name}" for name in _names(spec)]
+    error = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
+    estimate = np.concatenate([intercept[None], coef]).T
+    prior_sd = np.concatenate([np.full((1, len(spec.k)), np.inf), _prior_sd(spec)]).T
+    if spec.intercept_prior is not None:
+        prior_sd[:, 0] = np.sqrt(np.broadcast_to(spec.intercept_prior.variance, len(spec.k)))
+    free = np.concatenate([np.ones((1, len(spec.k)), bool), spec.free]).T
+    reach = ndtri((1 + level) / 2) * error
+    table = {
+        "estimate": estimate,
+        "se": error,
+        f"lower_{level:.3g}": estimate - reach,
+        f"upper_{level:.3g}": estimate + reach,
+        "prior_sd": prior_sd,
+    }
+    labels = ["intercept", *names]
+    if spec.population:
+        labels = [
+            f"{label[:-1]}, {output}]" if label.endswith("]") else f"{label}[{output}]"
+            for output in range(len(spec.k))
+            for label in labels
+        ]
+    frame = pd.DataFrame({name: values[free] for name, values in table.items()})
+    frame.index = pd.Index(np.array(labels, object)[free.ravel()])
+    # Shown in the corner of the table.
+    frame.columns.name = None if spec.form.prior.smooth else "given selection"
+    return frame
+
+
+class _Problem(NamedTuple):
+    """Outputs that are coupled, and what `expand` takes of them."""
+
+    outputs: Any
+    curvature: Any  # (n, m)
+    arguments: tuple
+
+
+def _problems(data, spec, coef, intercept, expected):
+    """Expansions' arguments of all problems of a fit; in double precision."""
+    X, y, weight, offset = (leaf.astype(np.float64) for leaf in data)
+    coef = coef.astype(np.float64)
+    eta = offset + intercept + X @ coef
+    with jax.enable_x64(True):
+        for batch in make_batches(data, spec.strength, spec.free):
+            for b, outputs in enumerate(batch.outputs):
+                strength = jax.tree.map(lambda leaf: leaf[b], batch.strength)  # noqa: B023
+                slope, curvature = loss_slopes(
+                    y[:, outputs], eta[:, outputs], weight, spec.form, spec.scale[outputs], expected=expected
+                )
+                slope = weight[:, None] * slope
+                if (abs(slope.sum(0)) > STATIONARY * np.sqrt(weight.sum() * (slope**2).sum(0))).any():
+                    raise ValueError("X or y are no longer those of the fit, or the fit did not converge: fit again.")
+                curvature = weight[:, None] * curvature
+                arguments = X, curvature, strength, coef[:, outputs], batch.free[b], weight.sum(), spec.form.prior
+                yield _Problem(outputs, curvature, arguments)
+
+
+def _prior_sd(spec):
+    """Prior standard deviation of each coefficient (p, outputs); infinite where the prior is flat."""
+    with jax.enable_x64(True):
+        prior = spec.form.prior.distribution(*rates(spec, spec.strength, spec.k))
+        variance = np.asarray(prior.variance).reshape(spec.free.shape)
+        return np.where(spec.form.prior.is_flat(spec.strength), np.inf, np.sqrt(variance))
+
+
+def _names(spec):
+    """What follows "coef" in the name of each coefficient: as ArviZ writes it."""
+    layout = spec.layout
+    return [
+        f"{'.' * bool(leaf)}{leaf}[{column}]"
+        for leaf, width, columns in zip(layout.names, layout.widths, layout.columns, strict=True)
+        for column in (range(width) if columns is None else columns)
+    ]

@@ -1,0 +1,284 @@
+"""Models of NeMoS and scikit-learn, as models of this package that give the same fit, and back to NeMoS.
+
+Nothing here loads either package's models: what they are is read off the object, so any version of them will do that
+has the attributes.
+"""
+
+import math
+import numbers
+from typing import Any
+
+import jax
+import numpy as np
+from sklearn.base import BaseEstimator
+
+from bayesglm import observation_models, priors
+from bayesglm._numpyro import is_distribution
+from bayesglm.glm import GLM, PopulationGLM
+
+__all__ = ["from_nemos", "from_sklearn", "to_nemos"]
+
+# Names of NeMoS's functions that are called otherwise here.
+NEMOS_LINKS = {
+    "exp": "exp",
+    "identity": "identity",
+    "logistic": "logistic",
+    "expit": "logistic",
+    "softplus": "softplus",
+    "norm_cdf": "norm.cdf",
+    "cdf": "norm.cdf",
+    "one_over_x": "one_over_x",
+}
+LINKS_IN_NEMOS = set(NEMOS_LINKS.values())
+NEMOS_MODELS: dict[str, type] = {"GLM": GLM, "PopulationGLM": PopulationGLM}
+# How many times the penalty counts against the loss in NeMoS what it does here: its squared error has no 1/2.
+NEMOS_GAUSSIAN = 2.0
+
+
+def from_nemos(model):
+    """Model that `fit`s what a model of NeMoS fits, and can then be sampled.
+
+    Parameters
+    ----------
+    model : nemos.glm.GLM or nemos.glm.PopulationGLM
+        Fitted or not. It is not changed. What was fitted is not taken over: `fit` finds it, to a tighter tolerance.
+
+    Returns
+    -------
+    GLM or PopulationGLM
+        Not fitted. Strengths of Gaussian observations are halved, since NeMoS's squared error has no factor 1/2;
+        all others are the same numbers. Solvers and their options are left behind.
+
+    Raises
+    ------
+    ValueError
+        If the model is none of these, or has a part that has no counterpart here.
+    """
+    name = type(model).__name__
+    if name not in NEMOS_MODELS or not type(model).__module__.startswith("nemos"):
+        raise ValueError(f"model must be a GLM or a PopulationGLM of NeMoS; got {_written(model)}.")
+    family = type(model.observation_model).__name__
+    if family not in observation_models.__all__:
+        raise ValueError(f"model has the observation_model {family}, which has no counterpart here.")
+    observation_model: Any = family.removesuffix("Observations")
+    if family == "NegativeBinomialObservations":
+        observation_model = observation_models.NegativeBinomialObservations(float(model.observation_model.scale))
+    regularizer = type(model.regularizer).__name__
+    if regularizer not in priors.__all__:
+        raise ValueError(f"model has the regularizer {regularizer}, which has no counterpart here.")
+    strength = model.regularizer_strength
+    if strength is not None and family == "GaussianObservations":
+        strength = _times(strength, 1 / NEMOS_GAUSSIAN, regularizer)
+    mask = getattr(model.regularizer, "mask", None)
+    settings = {
+        "observation_model": observation_model,
+        "inverse_link_function": _link_from_nemos(model.inverse_link_function, family),
+        "regularizer": regularizer if mask is None else priors.GroupLasso(mask=_as_numpy(mask)),
+        "regularizer_strength": _as_numpy(strength),
+    }
+    if name == "PopulationGLM":
+        settings["feature_mask"] = _as_numpy(model.feature_mask)
+    return NEMOS_MODELS[name](**settings)
+
+
+def to_nemos(model):
+    """Model of NeMoS with the settings of a GLM or PopulationGLM and, if it is fitted, its fit.
+
+    NeMoS need not be installed for anything else of this package.
+
+    Parameters
+    ----------
+    model : GLM or PopulationGLM
+        Priors of the intercept and of the dispersion have no counterpart and are left behind.
+
+    Returns
+    -------
+    nemos.glm.GLM or nemos.glm.PopulationGLM
+        That predicts, scores and simulates as `model` does, in NeMoS's precision.
+
+    Raises
+    ------
+    ValueError
+        If `model` has a part that NeMoS lacks: strengths that are not numbers yet, a learned overdispersion that is
+        not fitted.
+    """
+    if not isinstance(model, GLM | PopulationGLM):
+        raise ValueError(f"model must be a GLM or a PopulationGLM; got {_written(model)}.")
+    import nemos
+
+    parts, fitted = model._resolve(), "spec_" in vars(model)
+    family, regularizer = type(parts.family).__name__, type(parts.prior).__name__
+    strength = model.regularizer_strength_ if fitted else model.regularizer_strength
+    if _is_open(strength):
+        raise ValueError("regularizer_strength of model is not known before fit; NeMoS takes numbers only.")
+    if fitted and not isinstance(strength, numbers.Real | None):
+        strength = _strength_like_coef(model.spec_)
+    if strength is None and regularizer != "UnRegularized":
+        strength = (1.0, 0.5) if regularizer == "ElasticNet" else 1.0
+    if strength is not None and family == "GaussianObservations":
+        strength = _times(strength, NEMOS_GAUSSIAN, regularizer)
+    observation_model = getattr(nemos.observation_models, family)()
+    if family == "NegativeBinomialObservations":
+        scale = model.scale_[0] if fitted else parts.family.scale
+        if not isinstance(scale, numbers.Real):
+            raise ValueError("The overdispersion of model is not known before fit; NeMoS takes a number only.")
+        observation_model = nemos.observation_models.NegativeBinomialObservations(scale=float(scale))
+    chosen = getattr(nemos.regularizer, regularizer)
+    settings = {
+        "observation_model": observation_model,
+        "inverse_link_function": parts.link.name if parts.link.name in LINKS_IN_NEMOS else parts.link.inverse,
+        "regularizer": chosen() if regularizer != "GroupLasso" else chosen(mask=parts.prior.mask),
+        "regularizer_strength": strength,
+    }
+    if isinstance(model, PopulationGLM):
+        settings["feature_mask"] = model.feature_mask
+    twin = (nemos.glm.PopulationGLM if isinstance(model, PopulationGLM) else nemos.glm.GLM)(**settings)
+    if fitted:
+        twin.coef_ = jax.tree.map(jax.numpy.asarray, model.coef_)
+        for name in ("intercept_", "scale_", "dof_resid_"):
+            setattr(twin, name, jax.numpy.asarray(getattr(model, name)))
+    return twin
+
+
+def from_sklearn(estimator, n_samples=None):
+    """Model that `fit`s what a linear model of scikit-learn fits, and can then be sampled.
+
+    Parameters
+    ----------
+    estimator : LinearRegression, Ridge, Lasso, ElasticNet, PoissonRegressor, GammaRegressor or LogisticRegression
+        Fitted or not. It is not changed, and what was fitted is not taken over: `fit` finds it.
+    n_samples : float, optional
+        Number of samples that the model is to be fitted to, or the sum of their weights. Ridge and LogisticRegression
+        need it: they weigh the penalty against the sum of the losses, this package weighs it against their mean.
+
+    Returns
+    -------
+    GLM
+        Not fitted; PopulationGLM if a Ridge has one alpha per target, or was fitted to several. LogisticRegression is
+        that of two classes, and y has to be zeros and ones.
+
+    Raises
+    ------
+    ValueError
+        If the estimator is none of these, or has an option that has no counterpart here.
+    """
+    # Half a second that a fit can do without.
+    from sklearn import linear_model
+
+    kind = type(estimator).__name__
+    readers = {
+        "LinearRegression": _read_linear,
+        "Ridge": _read_ridge,
+        "Lasso": _read_lasso,
+        "ElasticNet": _read_elastic_net,
+        "PoissonRegressor": _read_poisson,
+        "GammaRegressor": _read_gamma,
+        "LogisticRegression": _read_logistic,
+    }
+    if kind not in readers or not isinstance(estimator, getattr(linear_model, kind)):
+        raise ValueError(f"estimator must be one of {list(readers)}; got {_written(estimator)}.")
+    for option, plain in (("fit_intercept", True), ("positive", False), ("class_weight", None)):
+        value = estimator.get_params().get(option, plain)
+        if value != plain:
+            raise ValueError(f"estimator has {option}={value!r}, which has no counterpart here.")
+    if n_samples is not None and not (isinstance(n_samples, numbers.Real) and float(n_samples) > 0):
+        raise ValueError(f"n_samples must be a positive number; got {n_samples!r}.")
+    if n_samples is None and kind in ("Ridge", "LogisticRegression"):
+        raise ValueError(
+            f"n_samples must be given for {kind}, whose penalty is weighed against the sum over samples: the number "
+            "of samples, or the sum of their weights."
+        )
+    settings = readers[kind](estimator, n_samples)
+    several = np.ndim(settings.get("regularizer_strength")) == 2 or np.ndim(getattr(estimator, "coef_", 0.0)) == 2
+    return (PopulationGLM if several and kind != "LogisticRegression" else GLM)(**settings)
+
+
+def _read_linear(estimator, n_samples):
+    return {"observation_model": "Gaussian"}
+
+
+def _read_ridge(estimator, n_samples):
+    alpha = np.asarray(estimator.alpha, float) / n_samples
+    return {
+        "observation_model": "Gaussian",
+        "regularizer": "Ridge",
+        "regularizer_strength": alpha.reshape(1, -1) if alpha.ndim else float(alpha),
+    }
+
+
+def _read_lasso(estimator, n_samples):
+    return {"observation_model": "Gaussian", "regularizer": "Lasso", "regularizer_strength": float(estimator.alpha)}
+
+
+def _read_elastic_net(estimator, n_samples):
+    return {"observation_model": "Gaussian"} | _elastic_net(float(estimator.alpha), float(estimator.l1_ratio))
+
+
+def _read_poisson(estimator, n_samples):
+    return {"observation_model": "Poisson", "regularizer": "Ridge", "regularizer_strength": float(estimator.alpha)}
+
+
+def _read_gamma(estimator, n_samples):
+    settings = {"observation_model": "Gamma", "inverse_link_function": "exp"}
+    return settings | {"regularizer": "Ridge", "regularizer_strength": float(estimator.alpha)}
+
+
+def _read_logistic(estimator, n_samples):
+    # Older versions name the penalty; newer ones leave it to l1_ratio and to an infinite C.
+    penalty = estimator.penalty
+    ratio = {"l1": 1.0, "l2": 0.0}.get(str(penalty), estimator.l1_ratio or 0.0)
+    settings = {"observation_model": "Bernoulli"}
+    if penalty is None or math.isinf(estimator.C):
+        return settings
+    return settings | _elastic_net(1 / (n_samples * estimator.C), float(ratio))
+
+
+def _elastic_net(strength, ratio):
+    """Settings of an elastic net of any ratio from 0 to 1."""
+    if ratio in (0.0, 1.0):
+        return {"regularizer": "Lasso" if ratio else "Ridge", "regularizer_strength": strength}
+    return {"regularizer": "ElasticNet", "regularizer_strength": (strength, ratio)}
+
+
+def _link_from_nemos(function, family):
+    """Name of a link, None if it is the family's default, or the function itself."""
+    known = str(getattr(function, "__module__", "")).startswith(("nemos", "jax"))
+    link = NEMOS_LINKS.get(getattr(function, "__name__", ""), function) if known else function
+    return None if link == getattr(observation_models, family).default_link.name else link
+
+
+def _times(strength, factor, regularizer):
+    """Multiply a strength, but not the ratio of an elastic net."""
+    if regularizer == "ElasticNet" and type(strength) is tuple:
+        return _times(strength[0], factor, None), strength[1]
+    return jax.tree.map(lambda leaf: np.asarray(leaf) * factor if np.ndim(leaf) else leaf * factor, strength)
+
+
+def _as_numpy(tree):
+    return jax.tree.map(lambda leaf: np.asarray(leaf) if np.ndim(leaf) else leaf, tree)
+
+
+def _is_open(strength):
+    """Whether some strength is a word or a distribution."""
+    leaves = jax.tree.leaves(strength, is_leaf=is_distribution)
+    return any(is_distribution(leaf) or np.asarray(leaf).dtype.kind in "OU" for leaf in leaves)
+
+
+def _strength_like_coef(spec):
+    """Strength with one number per coefficient, or per group, which is what NeMoS takes."""
+
+    def split(array):
+        return spec.layout.split(array if spec.population else array[:, 0])
+
+    if not isinstance(spec.strength, tuple):
+        return split(spec.strength)
+    first, second = spec.strength
+    if second.dtype.kind == "i":
+        sizes = np.bincount(second.ravel(), minlength=len(first) + 1)[: len(first)]
+        return first / np.sqrt(np.maximum(sizes, 1))
+    return split(first), split(second)
+
+
+def _written(value):
+    cls = type(value)
+    return f"{cls.__module__.partition('.')[0]}'s {cls.__name__}" if isinstance(value, BaseEstimator) else repr(value)
