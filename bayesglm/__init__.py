@@ -5,6 +5,7 @@ import importlib
 from bayesglm import links as links
 from bayesglm import observation_models as observation_models
 from bayesglm import priors as priors
+from bayesglm._design import Design as Design
 from bayesglm.glm import GLM as GLM
 from bayesglm.glm import PopulationGLM as PopulationGLM
 from bayesglm.interop import from_nemos as from_nemos
@@ -20,6 +21,7 @@ __version__ = "0.1.0"
 __all__ = [
     "GLM",
     "GLMCV",
+    "Design",
     "PopulationGLM",
     "approximate_loo",
     "distributions",

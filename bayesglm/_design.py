@@ -4,14 +4,18 @@ Nothing below this module sees a tree: a `Layout` remembers how to cut an array 
 axis runs over all features, into the leaves of the container.
 """
 
+import numbers
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
+from scipy.sparse import issparse
+from sklearn.utils import _safe_indexing
 
 __all__ = [
     "ALIGNMENT",
+    "Design",
     "Layout",
     "aligned_empty",
     "as_numbers",
@@ -21,10 +25,59 @@ __all__ = [
     "is_container",
     "read_design",
     "same_layout",
+    "take_rows",
 ]
 
 # Bytes, at a multiple of which JAX takes an array without copying it.
 ALIGNMENT = 64
+
+
+class Design:
+    """A container X as one object with rows, so that tools for arrays can split it.
+
+    ``GridSearchCV``, ``cross_val_score`` and ``train_test_split`` take the rows of ``Design({"a": A, "b": B})`` as they
+    do those of a matrix. A model reads it as the container itself: `coef_` and strengths have the container's shape.
+
+    Parameters
+    ----------
+    tree : pytree of array_like (n, p)
+        Leaves may be data frames; they have the same number of rows.
+
+    Attributes
+    ----------
+    tree : the same
+    shape : tuple of int
+        Number of rows, and of columns of all leaves.
+
+    Raises
+    ------
+    ValueError
+        If the leaves have no rows, or not the same number.
+    """
+
+    def __init__(self, tree):
+        leaves = jax.tree.leaves(tree, is_leaf=_is_leaf)
+        shapes = [np.shape(leaf) for leaf in leaves]
+        if not leaves or any(len(shape) != 2 for shape in shapes) or len({shape[0] for shape in shapes}) > 1:
+            raise ValueError(f"tree must hold matrices with the same number of rows; got the shapes {shapes}.")
+        self.tree = tree
+        self.shape = shapes[0][0], sum(shape[1] for shape in shapes)
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __getitem__(self, key):
+        """Rows of all leaves: indices, a mask or a slice; also as ``(rows, ...)``, as scikit-learn asks for them."""
+        rows = key[0] if isinstance(key, tuple) else key
+        if isinstance(key, tuple) and any(rest not in (Ellipsis, slice(None)) for rest in key[1:]):
+            raise IndexError(f"A Design is indexed by its rows alone; got {key!r}.")
+        if np.ndim(rows) == 0 and not isinstance(rows, slice):
+            raise IndexError(f"A Design is indexed by several rows: a list, an array or a slice; got {rows!r}.")
+        return Design(take_rows(self.tree, rows))
+
+    def __repr__(self):
+        shapes = jax.tree.map(np.shape, self.tree, is_leaf=_is_leaf)
+        return f"Design({shapes})"
 
 
 @dataclass(frozen=True)
@@ -98,6 +151,11 @@ def is_container(node):
     return any(is_container(child) or _ndim(child) == 2 for child in node)
 
 
+def take_rows(X, rows):
+    """Some rows of an array, of a data frame, or of each leaf of a container."""
+    return jax.tree.map(lambda leaf: _safe_indexing(leaf, rows), X, is_leaf=_is_leaf)
+
+
 def read_design(X, argument="X"):
     """Read X into one matrix.
 
@@ -117,8 +175,9 @@ def read_design(X, argument="X"):
     ValueError
         If a leaf is not a finite numeric matrix, leaves differ in length, or there is nothing in X.
     """
+    X = X.tree if isinstance(X, Design) else X
     try:
-        paths_and_leaves, treedef = jax.tree_util.tree_flatten_with_path(X, is_leaf=lambda node: not is_container(node))
+        paths_and_leaves, treedef = jax.tree_util.tree_flatten_with_path(X, is_leaf=_is_leaf)
     except (ValueError, TypeError) as error:
         raise ValueError(
             f"{argument} must be an array or a dict, list or tuple of arrays, with keys that can be sorted: {error}"
@@ -170,7 +229,8 @@ def same_layout(layout, fitted, argument="X"):
     for index, (width, expected) in enumerate(zip(layout.widths, fitted.widths, strict=True)):
         if width != expected:
             raise ValueError(
-                f"{layout.leaf_label(index, argument)} has {width} features; the model was fitted with {expected}."
+                f"{layout.leaf_label(index, argument)} has {width} features, but GLM is expecting {expected} features "
+                "as input: those of the fit."
             )
     for index, (columns, expected_columns) in enumerate(zip(layout.columns, fitted.columns, strict=True)):
         check_columns(columns, expected_columns, layout.leaf_label(index, argument))
@@ -190,12 +250,14 @@ def as_numbers(value, label):
         array = _frame_to_array(value) if column_names(value) is not None else np.asarray(value)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{label} cannot be read as an array of numbers: {error}") from error
-    if array.dtype.kind not in "biuf":
-        # JAX's small float types (bfloat16) are numbers to NumPy only after a cast.
-        if array.dtype.kind == "V" and jax.numpy.issubdtype(array.dtype, jax.numpy.floating):
-            return array.astype(np.float64)
-        raise ValueError(f"{label} must hold real numbers; got {type(value).__name__} of dtype {array.dtype}.")
-    return array
+    if array.dtype.kind in "biuf":
+        return array
+    # Python's numbers, and JAX's small float types (bfloat16), are numbers to NumPy only after a cast.
+    small = array.dtype.kind == "V" and jax.numpy.issubdtype(array.dtype, jax.numpy.floating)
+    if small or (array.dtype.kind == "O" and array.ndim and all(isinstance(one, numbers.Real) for one in array.flat)):
+        return array.astype(np.float64)
+    hint = " Complex data not supported." if array.dtype.kind == "c" else ""
+    raise ValueError(f"{label} must hold real numbers; got {type(value).__name__} of dtype {array.dtype}.{hint}")
 
 
 def check_finite(array, label):
@@ -217,12 +279,21 @@ def check_finite(array, label):
 def _read_leaf(leaf, label):
     if leaf is None:
         raise ValueError(f"{label} is None; expected an array of shape (samples, features).")
+    if issparse(leaf):
+        raise ValueError(f"{label} is a sparse matrix, which is not supported: hand over {label}.toarray().")
     array = as_numbers(leaf, label)
     if array.ndim == 2 and array.shape[1] == 0:
-        raise ValueError(f"{label} has no features: its shape is {array.shape}.")
+        raise ValueError(
+            f"{label} has no features: 0 feature(s) (shape={array.shape}) while a minimum of 1 is required."
+        )
     if array.ndim != 2:
-        raise ValueError(f"{label} must have two dimensions (samples, features); got shape {array.shape}.")
+        hint = " Reshape your data: .reshape(-1, 1) if it is one feature." if array.ndim == 1 else ""
+        raise ValueError(f"{label} must have two dimensions (samples, features); got shape {array.shape}.{hint}")
     return array
+
+
+def _is_leaf(node):
+    return not is_container(node)
 
 
 def _ndim(node):

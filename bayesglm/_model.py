@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bayesglm._design import Layout, check_columns, column_names
+from bayesglm._design import Design, Layout, check_columns, column_names
 from bayesglm._groups import spread
 from bayesglm._numpyro import dist, numpyro
 from bayesglm._posterior import Form, Priors
@@ -200,7 +200,7 @@ def read_traced(X, y, sample_weight, offset, spec):
         Shapes (n, p), (n,) or (n, outputs) or None, (n,), and that of y.
     """
     try:
-        parts = spec.layout.treedef.flatten_up_to(X)
+        parts = spec.layout.treedef.flatten_up_to(X.tree if isinstance(X, Design) else X)
         leaves = [_as_jax(leaf) for leaf in parts]
     except (ValueError, TypeError) as error:
         raise ValueError(f"X must have the structure that the model was fitted with: {error}") from error

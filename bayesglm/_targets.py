@@ -17,13 +17,18 @@ def read_targets(y, n_samples, family, dtype, *, population):
     ValueError
         If y has the wrong number of dimensions or samples, is not finite, or lies outside the family's domain.
     """
+    if y is None:
+        raise ValueError("y must hold real numbers: Expected array-like (array or non-string sequence), got None.")
     array = as_numbers(y, "y")
     if population and array.ndim != 2:
         raise ValueError(
             f"y must have shape (samples, outputs) for PopulationGLM; got {array.shape}. Use GLM for one output."
         )
     if not population and array.ndim == 2 and array.shape[1] == 1:
-        warn_user("y of shape (samples, 1) was read as (samples,).", DataConversionWarning)
+        warn_user(
+            "A column-vector y was passed when a 1d array was expected: shape (samples, 1) was read as (samples,).",
+            DataConversionWarning,
+        )
         array = array[:, 0]
     if not population and array.ndim != 1:
         hint = " Use PopulationGLM for several outputs." if array.ndim == 2 else ""

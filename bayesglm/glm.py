@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
+from sklearn.utils import RegressorTags
 
 from bayesglm import links
 from bayesglm._design import read_design, same_layout
@@ -28,6 +29,7 @@ from bayesglm._problem import Data, without_unseen
 from bayesglm._score import SCORE_TYPES, score_fit
 from bayesglm._strength import fill_strength, read_feature_mask, read_strength, read_unknowns, refuse_random
 from bayesglm._targets import check_counts, read_offset, read_targets, read_weights
+from bayesglm.observation_models import GaussianObservations
 
 __all__ = ["GLM", "PopulationGLM"]
 
@@ -65,6 +67,18 @@ class _PenalizedGLM(BaseEstimator):
         # It copies the elements of a list one by one; a distribution that comes twice is to stay one.
         twin.regularizer_strength = deepcopy(self.regularizer_strength)
         return twin
+
+    def __sklearn_tags__(self):
+        tags = BaseEstimator.__sklearn_tags__(self)
+        tags.estimator_type = "regressor"
+        tags.regressor_tags = RegressorTags()
+        tags.target_tags.required = True
+        tags.target_tags.multi_output = self._population
+        tags.target_tags.single_output = not self._population
+        tags.target_tags.positive_only = self.observation_model != "Gaussian" and not isinstance(
+            self.observation_model, GaussianObservations
+        )
+        return tags
 
     def __getstate__(self):
         state = dict(BaseEstimator.__getstate__(self))
@@ -588,6 +602,10 @@ class _PenalizedGLM(BaseEstimator):
         self.scale_ = spec.scale
         self.dof_resid_ = fitted.total - fitted.edf
         self.n_features_in_ = spec.layout.n_features
+        if spec.layout.is_array and spec.layout.columns[0] is not None:
+            self.feature_names_in_ = np.array(spec.layout.columns[0], object)
+        elif "feature_names_in_" in vars(self):
+            del self.feature_names_in_
         self.n_iter_ = fitted.n_iter
         self.kkt_residual_ = fitted.residual
         self.converged_ = fitted.converged
@@ -666,6 +684,8 @@ class GLM(_PenalizedGLM):
     kkt_residual_ : float
         Largest violation of the optimality conditions, as a correlation of a feature with the residuals.
     n_features_in_ : int
+    feature_names_in_ : numpy.ndarray of str
+        Where X is a data frame.
     posterior_ : xarray.DataTree
         After `sample`.
     """

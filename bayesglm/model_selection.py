@@ -10,11 +10,10 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.metrics import get_scorer
 from sklearn.model_selection import check_cv
-from sklearn.utils import _safe_indexing
 from tqdm.auto import tqdm
 
 from bayesglm._cross_validation import fit_folds, score_path
-from bayesglm._design import is_container
+from bayesglm._design import take_rows
 from bayesglm._fitting import fit_path, warn_of_fit
 from bayesglm._leave_one_out import leave_out
 from bayesglm._passes import correlate, expected_curvature, moments, value_and_slope
@@ -460,8 +459,7 @@ class GLMCV(BaseEstimator):
 
 def _score_models(scorer, models, fits, X, y, index):
     """Scores by a scorer of scikit-learn, shape (S,), on the samples at `index`."""
-    some = jax.tree.map(lambda leaf: _safe_indexing(leaf, index), X, is_leaf=lambda node: not is_container(node))
-    targets = _safe_indexing(y, index)
+    some, targets = take_rows(X, index), take_rows(y, index)
     scores = []
     for model, fitted in zip(models, fits, strict=True):
         model._set_fitted(fitted, model.regularizer_strength)

@@ -28,12 +28,12 @@ LEVELS = [
     {"__init__"},
 ]
 DOORS = {
-    "sklearn": {"glm", "model_selection", "_targets", "_fitting", "_evidence", "plots", "interop"},
+    "sklearn": {"_design", "glm", "model_selection", "_targets", "_fitting", "_evidence", "plots", "interop"},
     "arviz": set(),
     "arviz_base": {"_inference_data"},
     "arviz_stats": {"_laplace"},
     "numpyro.infer": {"_nuts"},
-    "scipy": {"_propriety", "_diagnostics", "_row_space", "_expansion", "_summary", "plots"},
+    "scipy": {"_design", "_propriety", "_diagnostics", "_row_space", "_expansion", "_summary", "plots"},
     "matplotlib": {"plots"},
 }
 FREE_OF_NUMPYRO = {
