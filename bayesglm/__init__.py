@@ -16,6 +16,8 @@ from bayesglm.model_selection import approximate_loo as approximate_loo
 from bayesglm.model_selection import largest_strength as largest_strength
 from bayesglm.model_selection import strength_grid as strength_grid
 from bayesglm.model_selection import strength_path as strength_path
+from bayesglm.saving import load as load
+from bayesglm.saving import save as save
 
 __version__ = "0.1.0"
 __all__ = [
@@ -29,9 +31,11 @@ __all__ = [
     "from_sklearn",
     "largest_strength",
     "links",
+    "load",
     "observation_models",
     "plots",
     "priors",
+    "save",
     "strength_grid",
     "strength_path",
     "to_nemos",

@@ -82,7 +82,7 @@ class _PenalizedGLM(BaseEstimator):
 
     def __getstate__(self):
         state = dict(BaseEstimator.__getstate__(self))
-        state.pop("_training", None)
+        state.pop("training_data_", None)
         # JAX's functions cannot be pickled, and a copy of one would compile anew: their address travels.
         state["_link_address"] = links.public_address(self.inverse_link_function)
         if state["_link_address"] is not None:
@@ -506,18 +506,18 @@ class _PenalizedGLM(BaseEstimator):
 
     def _release(self):
         """Let go of the data of the last fit before those of the next are put together."""
-        if "_training" in vars(self):
-            del self._training
+        if "training_data_" in vars(self):
+            del self.training_data_
 
     def _training_data(self):
         """Data of the fit."""
         self._spec()
-        if "_training" not in vars(self):
+        if "training_data_" not in vars(self):
             raise NotFittedError(
                 f"This {type(self).__name__} no longer has the data of its fit, which pickles leave behind, and which "
                 "a call of fit that fails lets go of: call fit again."
             )
-        return self._training
+        return self.training_data_
 
     def numpyro_model(self, X, y=None, *, sample_weight=None, offset=None):
         """NumPyro model of the fitted GLM, for use with NumPyro's own inference or in a larger model.
@@ -596,7 +596,7 @@ class _PenalizedGLM(BaseEstimator):
         spec = fitted.spec
         self.regularizer_strength_ = strength
         self.spec_ = spec
-        self._training = fitted.data
+        self.training_data_ = fitted.data
         self.coef_ = spec.layout.split(fitted.coef if self._population else fitted.coef[:, 0])
         self.intercept_ = fitted.intercept
         self.scale_ = spec.scale

@@ -24,7 +24,7 @@ LEVELS = [
     {"_evidence"},
     {"_hyperpriors"},
     {"glm"},
-    {"model_selection", "plots", "interop"},
+    {"model_selection", "plots", "interop", "saving"},
     {"__init__"},
 ]
 DOORS = {

@@ -1,0 +1,327 @@
+"""Models to files and back, without pickle: one zip of a readable JSON file and of NumPy's arrays.
+
+Every object is written as what it is made of. A reader looks names up in the tables below, and calls nothing else.
+"""
+
+import json
+import math
+import numbers
+import os
+import tempfile
+import zipfile
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from bayesglm import links, observation_models, priors
+from bayesglm._design import Layout
+from bayesglm._model import Hyper, Spec
+from bayesglm._numpyro import dist, is_distribution, own_dist
+from bayesglm._posterior import Form
+from bayesglm.glm import GLM, PopulationGLM
+
+__all__ = ["load", "save"]
+
+FORMAT, FORMAT_VERSION = "bayesglm model", 1
+MODELS: dict[str, type] = {"GLM": GLM, "PopulationGLM": PopulationGLM}
+FAMILIES = {name: getattr(observation_models, name) for name in observation_models.__all__}
+PRIORS = {name: getattr(priors, name) for name in priors.__all__}
+RECORDS: dict[str, type] = FAMILIES | PRIORS | {"Spec": Spec, "Form": Form, "Hyper": Hyper, "Link": links.Link}
+PLAIN = (bool, str, type(None))
+INDEX = "model.json"
+
+
+def save(model, path):
+    """Write a model to one file: its settings, its fit, and its posterior if it was sampled.
+
+    The file is a zip: ``model.json`` for people to read, and one ``.npy`` for each array. It is the same whatever
+    Python, NumPy or JAX wrote it.
+
+    Parameters
+    ----------
+    model : GLM or PopulationGLM
+        Fitted or not. The data of the fit are not written, so that `GLM.summary` needs another fit.
+    path : str or path
+        An existing file is replaced once the new one is complete.
+
+    Raises
+    ------
+    ValueError
+        If some part of the model cannot be written: a container of X of the user's own class, a distribution that is
+        made of others.
+    """
+    if type(model) not in MODELS.values():
+        raise ValueError(f"model must be a GLM or a PopulationGLM; got {type(model).__name__}.")
+    path = Path(path)
+    writer = _Writer()
+    # What the model is made of: its settings and its fit.
+    state = {name: value for name, value in vars(model).items() if name not in ("training_data_", "posterior_")}
+    content = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "model": type(model).__name__,
+        "settings": {name: writer.write(state.pop(name), name) for name in model.get_params(deep=False)},
+        "fit": {name: writer.write(value, name) for name, value in state.items()},
+        "posterior": writer.tree(model.posterior_) if "posterior_" in vars(model) else None,
+    }
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    try:
+        with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w") as archive:
+            archive.writestr(INDEX, json.dumps(content, indent=1))
+            for name, array in writer.arrays.items():
+                with archive.open(name, "w", force_zip64=True) as entry:
+                    np.lib.format.write_array(entry, array, allow_pickle=False)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def load(path, *, inverse_link_function=None):
+    """Read a model that `save` wrote. No code from the file is run.
+
+    Parameters
+    ----------
+    path : str or path
+    inverse_link_function : callable, optional
+        The link of the model, if that is a function of the user's own.
+
+    Returns
+    -------
+    GLM or PopulationGLM
+
+    Raises
+    ------
+    ValueError
+        If the file is not one that `save` wrote, is damaged, or is of a later version.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            content = json.loads(archive.read(INDEX))
+            if content.get("format") != FORMAT:
+                raise ValueError(f"{path} is not a file that `save` wrote.")
+            if content["format_version"] > FORMAT_VERSION:
+                raise ValueError(
+                    f"{path} is of format version {content['format_version']}, and this version of bayesglm reads up "
+                    f"to {FORMAT_VERSION}: upgrade it."
+                )
+            reader = _Reader(archive, inverse_link_function)
+            settings = {name: reader.read(value) for name, value in content["settings"].items()}
+            model = MODELS[content["model"]](**settings)
+            for name, value in content["fit"].items():
+                setattr(model, name, reader.read(value))
+            if content["posterior"] is not None:
+                model.posterior_ = reader.tree(content["posterior"])
+    except (zipfile.BadZipFile, KeyError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is not a file that `save` wrote, or it is damaged: {error!r}.") from error
+    return model
+
+
+class _Writer:
+    """Objects to what JSON has; arrays are put aside."""
+
+    def __init__(self):
+        self.arrays = {}
+        self.distributions = {}
+
+    def write(self, value, label):
+        """Write one object; `label` is what an error calls it."""
+        if isinstance(value, np.generic):
+            value = value.item()
+        if isinstance(value, PLAIN) or (isinstance(value, int | float) and math.isfinite(value)):
+            return value
+        if isinstance(value, float):
+            return {"float": str(value)}
+        if isinstance(value, np.ndarray | jax.Array):
+            return self.array(np.asarray(value), label)
+        if is_distribution(value):
+            return self.distribution(value, label)
+        if isinstance(value, type) and RECORDS.get(value.__name__) is value:
+            return {"class": value.__name__}
+        if isinstance(value, links.Link) and links.LINKS.get(value.name) is value:
+            return {"link": value.name}
+        if callable(value):
+            return _write_function(value, label)
+        if isinstance(value, Layout):
+            parts = {"names": value.names, "widths": value.widths, "columns": value.columns}
+            return {"layout": self.write({"skeleton": value.skeleton()} | parts, label)}
+        if RECORDS.get(type(value).__name__) is type(value):
+            names = [field.name for field in fields(value)] if is_dataclass(value) else value._fields
+            record = {name: self.write(getattr(value, name), f"{label}.{name}") for name in names}
+            return {"record": type(value).__name__, "fields": record}
+        if type(value) in (list, tuple):
+            return {type(value).__name__: [self.write(one, f"{label}[{i}]") for i, one in enumerate(value)]}
+        if type(value) is dict:
+            pairs = [[self.write(key, label), self.write(one, f"{label}[{key!r}]")] for key, one in value.items()]
+            return {"dict": pairs}
+        if isinstance(value, numbers.Real):
+            return float(value)
+        raise ValueError(
+            f"{label} is a {type(value).__name__}, which cannot be saved: use dicts, lists, tuples, arrays and numbers."
+        )
+
+    def array(self, array, label):
+        """Write an array; one of text goes to the JSON file."""
+        if array.dtype.kind in "OUT":
+            if not all(isinstance(one, str) for one in array.flat):
+                raise ValueError(f"{label} is an array of {array.dtype}, which cannot be saved: use numbers or text.")
+            return {"text": array.ravel().tolist(), "shape": list(array.shape), "object": array.dtype.kind == "O"}
+        name = f"arrays/{len(self.arrays)}.npy"
+        self.arrays[name] = array
+        return {"array": name, "of": label, "shape": list(array.shape)}
+
+    def distribution(self, value, label):
+        """Write a distribution of NumPyro; the same object comes back wherever it came twice."""
+        number = self.distributions.setdefault(id(value), len(self.distributions))
+        if type(value) is dist.TransformedDistribution and all(
+            type(step) is dist.transforms.PowerTransform for step in value.transforms
+        ):
+            powers = [self.write(step.exponent, label) for step in value.transforms]
+            return {"powers": powers, "number": number, "base": self.distribution(value.base_dist, label)}
+        module = "own" if getattr(own_dist, type(value).__name__, None) is type(value) else "numpyro"
+        known = getattr(own_dist if module == "own" else dist, type(value).__name__, None) is type(value)
+        parameters = value.arg_constraints if known else {}
+        if not parameters or isinstance(value, dist.MaskedDistribution | dist.ExpandedDistribution | dist.Independent):
+            raise ValueError(
+                f"{label} is a {type(value).__name__}, which cannot be saved: of distributions, only those with plain "
+                "parameters can, such as HalfNormal."
+            )
+        written = {name: self.write(getattr(value, name), f"{label}.{name}") for name in parameters}
+        return {"distribution": type(value).__name__, "module": module, "number": number, "parameters": written}
+
+    def tree(self, posterior):
+        """Write a DataTree."""
+        return {
+            node.path: {
+                "attrs": {name: self.write(_plain(value), name) for name, value in node.attrs.items()},
+                "coords": {name: self.variable(one) for name, one in node.to_dataset(inherit=False).coords.items()},
+                "data": {name: self.variable(one) for name, one in node.to_dataset(inherit=False).data_vars.items()},
+            }
+            for node in posterior.subtree
+        }
+
+    def variable(self, variable):
+        """Write a variable: its dims, values and attributes."""
+        attrs = {name: self.write(_plain(value), name) for name, value in variable.attrs.items()}
+        return {"dims": list(variable.dims), "values": self.array(variable.values, variable.name), "attrs": attrs}
+
+
+class _Reader:
+    """What JSON has to objects."""
+
+    def __init__(self, archive, link):
+        self.archive = archive
+        self.link = link
+        self.distributions = {}
+
+    def read(self, value) -> Any:
+        """Read one object."""
+        if not isinstance(value, dict):
+            return value
+        kind = next(iter(value))
+        return getattr(self, f"read_{kind}")(value) if kind in KINDS else self._unknown(kind)
+
+    @staticmethod
+    def _unknown(kind):
+        raise ValueError(f"The file holds a {kind!r}, which this version of bayesglm does not know.")
+
+    def read_float(self, value):
+        return float(value["float"])
+
+    def read_array(self, value):
+        with self.archive.open(value["array"]) as entry:
+            return np.lib.format.read_array(entry, allow_pickle=False)
+
+    def read_text(self, value):
+        return np.array(value["text"], object if value["object"] else str).reshape(value["shape"])
+
+    def read_class(self, value):
+        return RECORDS[value["class"]]
+
+    def read_record(self, value):
+        return RECORDS[value["record"]](**{name: self.read(one) for name, one in value["fields"].items()})
+
+    def read_layout(self, value):
+        parts = self.read(value["layout"])
+        return Layout(jax.tree.structure(parts.pop("skeleton")), **parts)
+
+    def read_list(self, value):
+        return [self.read(one) for one in value["list"]]
+
+    def read_tuple(self, value):
+        return tuple(self.read(one) for one in value["tuple"])
+
+    def read_dict(self, value):
+        return {self.read(key): self.read(one) for key, one in value["dict"]}
+
+    def read_link(self, value):
+        return links.LINKS[value["link"]]
+
+    def read_function(self, value):
+        module, name = value["function"]
+        return getattr(links.PUBLIC_MODULES[module], name)
+
+    def read_own_function(self, value):
+        if self.link is None:
+            raise ValueError(
+                f"The link of this model was a function of its user, {value['own_function']}: hand it over, "
+                "load(path, inverse_link_function=...)."
+            )
+        return self.link
+
+    def read_distribution(self, value):
+        number = value["number"]
+        if number not in self.distributions:
+            parameters = {name: self.read(one) for name, one in value["parameters"].items()}
+            found = getattr({"own": own_dist, "numpyro": dist}[value["module"]], value["distribution"])
+            if not (isinstance(found, type) and issubclass(found, dist.Distribution)):
+                self._unknown(value["distribution"])
+            self.distributions[number] = found(**parameters)
+        return self.distributions[number]
+
+    def read_powers(self, value):
+        number = value["number"]
+        if number not in self.distributions:
+            powers = [dist.transforms.PowerTransform(self.read(power)) for power in value["powers"]]
+            self.distributions[number] = dist.TransformedDistribution(self.read(value["base"]), powers)
+        return self.distributions[number]
+
+    def tree(self, value):
+        # xarray comes with ArviZ; a fit does not need it.
+        import xarray as xr
+
+        return xr.DataTree.from_dict(
+            {
+                path: xr.Dataset(
+                    {name: self.variable(one) for name, one in node["data"].items()},
+                    {name: self.variable(one) for name, one in node["coords"].items()},
+                    {name: self.read(one) for name, one in node["attrs"].items()},
+                )
+                for path, node in value.items()
+            }
+        )
+
+    def variable(self, value):
+        attrs = {name: self.read(one) for name, one in value["attrs"].items()}
+        return value["dims"], self.read(value["values"]), attrs
+
+
+KINDS = {name.removeprefix("read_") for name in vars(_Reader) if name.startswith("read_")}
+
+
+def _write_function(function, label):
+    """A function by its address in JAX; the user's own has only a name."""
+    address = links.public_address(function)
+    if address is not None:
+        return {"function": list(address)}
+    if not label.endswith(("inverse_link_function", ".inverse")):
+        raise ValueError(f"{label} is a function of your own, which cannot be saved: of these, only a link can.")
+    return {"own_function": getattr(function, "__qualname__", repr(function))}
+
+
+def _plain(value):
+    """An attribute of a DataTree as something that can be written."""
+    return value if isinstance(value, int | float | str | bool | list | np.ndarray | np.generic) else str(value)
