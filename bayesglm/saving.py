@@ -127,7 +127,7 @@ class _Writer:
         self.arrays = {}
         self.distributions = {}
 
-    def write(self, value, label):
+    def write(self, value: Any, label):
         """Write one object; `label` is what an error calls it."""
         if isinstance(value, np.generic):
             value = value.item()
