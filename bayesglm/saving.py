@@ -9,7 +9,7 @@ import numbers
 import os
 import tempfile
 import zipfile
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +149,7 @@ class _Writer:
             parts = {"names": value.names, "widths": value.widths, "columns": value.columns}
             return {"layout": self.write({"skeleton": value.skeleton()} | parts, label)}
         if RECORDS.get(type(value).__name__) is type(value):
-            names = [field.name for field in fields(value)] if is_dataclass(value) else value._fields
+            names = value._fields if isinstance(value, Hyper) else [field.name for field in fields(value)]
             record = {name: self.write(getattr(value, name), f"{label}.{name}") for name in names}
             return {"record": type(value).__name__, "fields": record}
         if type(value) in (list, tuple):
