@@ -149,9 +149,10 @@ class _Writer:
             parts = {"names": value.names, "widths": value.widths, "columns": value.columns}
             return {"layout": self.write({"skeleton": value.skeleton()} | parts, label)}
         if RECORDS.get(type(value).__name__) is type(value):
-            names = value._fields if isinstance(value, Hyper) else [field.name for field in fields(value)]
-            record = {name: self.write(getattr(value, name), f"{label}.{name}") for name in names}
-            return {"record": type(value).__name__, "fields": record}
+            record: Any = value
+            names = record._fields if isinstance(value, Hyper) else [field.name for field in fields(record)]
+            written = {name: self.write(getattr(record, name), f"{label}.{name}") for name in names}
+            return {"record": type(value).__name__, "fields": written}
         if type(value) in (list, tuple):
             return {type(value).__name__: [self.write(one, f"{label}[{i}]") for i, one in enumerate(value)]}
         if type(value) is dict:

@@ -2,12 +2,18 @@
 
 import json
 import os
+import shutil
+import tempfile
 from itertools import count
 from pathlib import Path
 
 # Tests are thousands of small programs that take longer to compile than to run. XLA reads this when JAX first computes.
 # Long Monte Carlo checks are faster with XLA_FLAGS set to nothing.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# Workers share what they compile, in a directory named for the process that starts them.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{tempfile.gettempdir()}/bayesglm-tests-{os.getpid()}")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax
 import matplotlib
@@ -17,6 +23,12 @@ from numpyro import distributions  # noqa: F401  before ArviZ, which would put a
 
 matplotlib.use("Agg")
 SEED_FILE = Path(__file__).parent / "data" / "seed_reference.json"
+
+
+def pytest_unconfigure():
+    """Remove what the workers shared, in the process that started them."""
+    if os.environ["JAX_COMPILATION_CACHE_DIR"].endswith(f"bayesglm-tests-{os.getpid()}"):
+        shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
