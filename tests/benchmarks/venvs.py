@@ -17,7 +17,7 @@ REQUIREMENTS = {
     "skglm": ["skglm"],
     "celer": ["celer"],
     "statsmodels": ["statsmodels"],
-    "nemos": ["nemos==0.2.9"],
+    "nemos": ["nemos==0.2.9", "tqdm"],  # with tqdm, bayesglm fits there, too
     "adelie": ["adelie", "numpy<2"],
     "blackjax": ["blackjax"],
 }
