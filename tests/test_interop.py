@@ -1,0 +1,170 @@
+"""Models of other packages give the same fit here."""
+
+import jax
+import numpy as np
+import pytest
+from sklearn.datasets import load_breast_cancer, load_diabetes
+from sklearn.linear_model import (
+    ElasticNet,
+    GammaRegressor,
+    Lasso,
+    LinearRegression,
+    LogisticRegression,
+    PoissonRegressor,
+    Ridge,
+    RidgeCV,
+)
+
+from bayesglm import GLM, PopulationGLM, from_nemos, from_sklearn, to_nemos
+from bayesglm.observation_models import NegativeBinomialObservations
+
+TIGHT = {"tol": 1e-12, "max_iter": 100_000}
+REGRESSORS = [
+    LinearRegression(),
+    Ridge(3.0, tol=1e-12),
+    Lasso(0.5, **TIGHT),
+    ElasticNet(0.3, l1_ratio=0.4, **TIGHT),
+    ElasticNet(0.3, l1_ratio=1.0, **TIGHT),
+    PoissonRegressor(alpha=0.1, solver="newton-cholesky", tol=1e-10),
+    GammaRegressor(alpha=0.1, solver="newton-cholesky", tol=1e-10),
+]
+CLASSIFIERS = [
+    LogisticRegression(C=0.1, tol=1e-10, max_iter=1000),
+    LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000),
+    LogisticRegression(C=0.1, l1_ratio=1.0, solver="saga", tol=1e-9, max_iter=100_000),
+    LogisticRegression(C=0.1, l1_ratio=0.3, solver="saga", tol=1e-9, max_iter=100_000),
+]
+
+
+@pytest.mark.parametrize("estimator", REGRESSORS, ids=repr)
+def test_regressors_of_scikit_learn(estimator):
+    X, y = load_diabetes(return_X_y=True)
+    X, weight = 10 * X, np.random.default_rng(0).integers(1, 4, len(y)).astype(float)
+    estimator.fit(X, y, sample_weight=weight)
+    ours = from_sklearn(estimator, n_samples=weight.sum()).fit(X, y, sample_weight=weight)
+    np.testing.assert_allclose(ours.coef_, estimator.coef_, atol=1e-6)
+    np.testing.assert_allclose(ours.intercept_, estimator.intercept_, rtol=1e-7)
+
+
+@pytest.mark.parametrize("estimator", CLASSIFIERS, ids=repr)
+def test_classifiers_of_scikit_learn(estimator):
+    X, y = load_breast_cancer(return_X_y=True)
+    X = ((X - X.mean(0)) / X.std(0))[:, :6]
+    estimator.fit(X, y)
+    ours = from_sklearn(estimator, n_samples=len(y)).fit(X, y)
+    np.testing.assert_allclose(ours.coef_, estimator.coef_[0], atol=1e-6)
+    np.testing.assert_allclose(ours.predict(X), estimator.predict_proba(X)[:, 1], atol=1e-6)
+
+
+def test_several_targets_of_scikit_learn():
+    X, y = load_diabetes(return_X_y=True)
+    y = np.column_stack([y, y**0.5])
+    estimator = Ridge([1.0, 0.1]).fit(X, y)
+    ours = from_sklearn(estimator, n_samples=len(y)).fit(X, y)
+    assert isinstance(ours, PopulationGLM)
+    np.testing.assert_allclose(ours.coef_.T, estimator.coef_, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "n_samples", "message"),
+    [
+        (Ridge(fit_intercept=False), 10, "fit_intercept=False, which has no counterpart"),
+        (Lasso(positive=True), None, "positive=True"),
+        (LogisticRegression(class_weight="balanced"), 10, "class_weight='balanced'"),
+        (Ridge(), None, "n_samples must be given for Ridge"),
+        (Ridge(), -1, "n_samples must be a positive number; got -1"),
+        (RidgeCV(), 10, "estimator must be one of .*; got sklearn's RidgeCV"),
+        ("Ridge", 10, "estimator must be one of .*; got 'Ridge'"),
+    ],
+)
+def test_what_scikit_learn_has_alone_is_told(estimator, n_samples, message):
+    with pytest.raises(ValueError, match=message):
+        from_sklearn(estimator, n_samples)
+
+
+@pytest.fixture
+def nemos():
+    """NeMoS in double precision."""
+    import nemos
+
+    with jax.enable_x64(True):
+        yield nemos
+
+
+def data(n_outputs=1):
+    rng = np.random.default_rng(3)
+    X = {"f1": rng.normal(size=(300, 3)), "f2": rng.normal(size=(300, 2))}
+    y = rng.poisson(np.exp(X["f1"][:, [0]] * 0.4 - X["f2"][:, [1]] * 0.2) * np.ones(n_outputs))
+    return X, y.astype(float) if n_outputs > 1 else y[:, 0].astype(float)
+
+
+CASES = {
+    "default": ("GLM", {}),
+    "tree": ("GLM", {"regularizer": "Ridge", "regularizer_strength": {"f1": 0.1, "f2": np.array([0.3, 0.0])}}),
+    "Gaussian": ("GLM", {"observation_model": "Gaussian", "regularizer": "Ridge", "regularizer_strength": 0.2}),
+    "ratio": (
+        "GLM",
+        {"observation_model": "Gaussian", "regularizer": "ElasticNet", "regularizer_strength": (0.04, 0.6)},
+    ),
+    "softplus": ("GLM", {"inverse_link_function": jax.nn.softplus, "regularizer": "Ridge"}),
+    "groups": ("PopulationGLM", {"regularizer": "GroupLasso", "regularizer_strength": 0.01}),
+    "mask": ("PopulationGLM", {"feature_mask": {"f1": np.array([1, 0]), "f2": np.array([1, 1])}}),
+}
+
+
+# Accelerated gradients rarely get to a tolerance of 1e-11, but near enough.
+@pytest.mark.filterwarnings("ignore:The fit did not converge:RuntimeWarning")
+@pytest.mark.parametrize(
+    "case", [case if case in ("ratio", "mask") else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
+)
+def test_models_of_nemos_there_and_back(case, nemos):
+    kind, settings = CASES[case]
+    X, y = data(2 if kind == "PopulationGLM" else 1)
+    theirs = getattr(nemos.glm, kind)(**settings, solver_kwargs={"tol": 1e-11, "maxiter": 20_000})
+    ours = from_nemos(theirs).fit(X, y)
+    theirs.fit(X, y)
+    for leaf in X:
+        np.testing.assert_allclose(ours.coef_[leaf], theirs.coef_[leaf], atol=1e-6)
+    np.testing.assert_allclose(ours.intercept_, theirs.intercept_, atol=1e-6)
+    back = to_nemos(ours)
+    np.testing.assert_allclose(back.predict(X), ours.predict(X), rtol=1e-9)
+    np.testing.assert_allclose(back.fit(X, y).intercept_, ours.intercept_, atol=1e-2)
+    np.testing.assert_allclose(from_nemos(back).fit(X, y).intercept_, ours.intercept_, rtol=1e-9)
+
+
+def test_overdispersion_goes_there_and_back(nemos):
+    X, y = data()
+    ours = from_nemos(nemos.glm.GLM(nemos.observation_models.NegativeBinomialObservations(scale=0.3)))
+    assert ours.observation_model == NegativeBinomialObservations(0.3)
+    learned = GLM(NegativeBinomialObservations(None))
+    with pytest.raises(ValueError, match="overdispersion of model is not known before fit"):
+        to_nemos(learned)
+    learned.fit(X, y)
+    assert to_nemos(learned).observation_model.scale == pytest.approx(learned.scale_[0])
+
+
+def test_what_one_package_has_alone_is_told(nemos):
+    with pytest.raises(ValueError, match="model must be a GLM or a PopulationGLM of NeMoS; got bayesglm's GLM"):
+        from_nemos(GLM())
+    with pytest.raises(ValueError, match="of NeMoS; got "):
+        from_nemos(nemos.glm.ClassifierGLM())
+    with pytest.raises(ValueError, match="model must be a GLM or a PopulationGLM; got sklearn's Ridge"):
+        to_nemos(Ridge())
+    with pytest.raises(ValueError, match="regularizer_strength of model is not known before fit"):
+        to_nemos(GLM(regularizer="Ridge", regularizer_strength={"f1": "learn", "f2": 0.1}))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The fit did not converge:RuntimeWarning")
+def test_groups_with_masks_go_there_and_back(nemos):
+    X, y = data()
+    X = np.hstack([X["f1"], X["f2"]])
+    mask = np.array([[1.0, 1, 0, 0, 0], [0, 0, 1, 1, 0]])
+    theirs = nemos.glm.GLM(
+        regularizer=nemos.regularizer.GroupLasso(mask=mask),
+        regularizer_strength=np.array([0.02, 0.05]),
+        solver_kwargs={"tol": 1e-11, "maxiter": 20_000},
+    )
+    ours = from_nemos(theirs).fit(X, y)
+    np.testing.assert_allclose(ours.coef_, theirs.fit(X, y).coef_, atol=1e-6)
+    np.testing.assert_allclose(to_nemos(ours).predict(X), ours.predict(X), rtol=1e-9)
