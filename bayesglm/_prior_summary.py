@@ -19,8 +19,9 @@ def summarize_priors(matrix, spec):
 
     Parameters
     ----------
-    matrix : (n, p)
-        Features, for the effect that a coefficient of one prior standard deviation has.
+    matrix : (n, p) or None
+        Features, for the effect that a coefficient of one prior standard deviation has; without them, there is no
+        column for it.
     spec : Spec
 
     Returns
@@ -36,7 +37,7 @@ def summarize_priors(matrix, spec):
     table = pd.DataFrame(rows + _rows_of_scale(spec)).set_index("variable")
     text = [column for column in TEXT if column in table]
     table[text] = table[text].astype(object).where(table[text].notna(), "")
-    return table[[*text, "prior", "sd", "sd_of_effect"]]
+    return table[[*text, "prior", "sd", *(["sd_of_effect"] if matrix is not None else [])]]
 
 
 def describe(distribution):
@@ -62,7 +63,7 @@ def _digits(number):
 def _rows_of_leaf(leaf, matrix, spec):
     layout = spec.layout
     rows, name, columns = layout.slices[leaf], layout.names[leaf], layout.columns[leaf]
-    spread = matrix[:, rows].std(0)
+    spread = np.full(layout.widths[leaf], np.nan) if matrix is None else matrix[:, rows].std(0)
     facts = {fact: values[rows] for fact, values in _facts(spec).items()}
     for features, outputs in _alike(facts, spec.free[rows]):
         fact = {name: values[features[0], outputs[0]] for name, values in facts.items()}

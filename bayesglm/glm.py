@@ -80,6 +80,23 @@ class _PenalizedGLM(BaseEstimator):
         )
         return tags
 
+    def _repr_html_inner(self):
+        return BaseEstimator._repr_html_inner(self) + self._priors_as_html()
+
+    def _repr_mimebundle_(self, **options):
+        bundle = BaseEstimator._repr_mimebundle_(self, **options)
+        if "text/html" in bundle:
+            bundle["text/html"] += self._priors_as_html()
+        return bundle
+
+    def _priors_as_html(self):
+        """Which prior each strength is, below scikit-learn's diagram of a fitted model."""
+        if "spec_" not in vars(self):
+            return ""
+        return "<p>The strengths as priors:</p>" + self.prior_summary().to_html(
+            max_rows=20, float_format="{:.3g}".format
+        )
+
     def __getstate__(self):
         state = dict(BaseEstimator.__getstate__(self))
         state.pop("training_data_", None)
@@ -397,12 +414,13 @@ class _PenalizedGLM(BaseEstimator):
         self.posterior_.update(groups.children)
         return self.posterior_
 
-    def prior_summary(self, X):
+    def prior_summary(self, X=None):
         """Tell which prior each strength is.
 
         Parameters
         ----------
-        X : as in `fit`
+        X : as in `fit`, optional
+            For the column ``sd_of_effect``.
 
         Returns
         -------
@@ -421,9 +439,9 @@ class _PenalizedGLM(BaseEstimator):
         from bayesglm._prior_summary import summarize_priors
 
         spec = self._spec()
-        matrix = self._read_new(X, spec)
+        matrix = None if X is None else self._read_new(X, spec).astype(np.float64)
         with jax.enable_x64(True):
-            return summarize_priors(matrix.astype(np.float64), spec)
+            return summarize_priors(matrix, spec)
 
     def summary(self, *, level=0.95, information="observed"):
         """Tabulate the fit with its uncertainty, from the curvature of the posterior at the mode.

@@ -300,3 +300,17 @@ def test_prior_summary_of_pairs_groups_and_outputs(rng):
     table = masked.prior_summary(X)
     assert (table["prior"] == "0, by feature_mask").sum() == 3
     assert table.loc["sqrt(dispersion)", "prior"].tolist() == ["HalfNormal(scale=1)"] * 3
+
+
+def test_notebooks_show_the_priors_of_a_fit(rng):
+    model = GLM(regularizer="Ridge", regularizer_strength={"a": 0.1, "b": 0.0})
+    assert "as priors" not in model._repr_html_()
+    model.fit({"a": rng.normal(size=(50, 2)), "b": rng.normal(size=(50, 1))}, rng.poisson(1.0, size=50))
+    assert repr(model) == "GLM(regularizer='Ridge', regularizer_strength={'a': 0.1, 'b': 0.0})"
+    for html in (model._repr_html_(), model._repr_mimebundle_()["text/html"]):
+        assert "sk-" in html
+        assert "Normal(loc=0, scale=0.447)" in html
+    assert "text/html" in model._repr_mimebundle_()
+    table = model.prior_summary()
+    assert "sd_of_effect" not in table
+    assert table.loc["coef.a", "sd"] == pytest.approx((50 * 0.1) ** -0.5)
