@@ -94,12 +94,15 @@ class Layout:
         Number of features of each leaf.
     columns : tuple
         Names of the columns of each leaf, or None for a leaf without names.
+    terms : Terms or None
+        Of the formula that made the container.
     """
 
     treedef: Any
     names: tuple[str, ...]
     widths: tuple[int, ...]
     columns: tuple[tuple[str, ...] | None, ...]
+    terms: Any = None
 
     @property
     def n_features(self):

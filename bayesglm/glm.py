@@ -15,6 +15,7 @@ from bayesglm import links
 from bayesglm._design import read_design, same_layout
 from bayesglm._draws import draw_y, draw_y_at, prior_draws, thin
 from bayesglm._fitting import Setup, fit_path, warn_of_fit
+from bayesglm._formula import read_formula
 from bayesglm._model import glm_model, read_traced
 from bayesglm._options import (
     check_draws,
@@ -50,6 +51,7 @@ class _PenalizedGLM(BaseEstimator):
         solver_kwargs=None,
         intercept_prior=None,
         dispersion_prior="plug-in",
+        formula=None,
     ):
         self.observation_model = observation_model
         self.inverse_link_function = inverse_link_function
@@ -59,6 +61,30 @@ class _PenalizedGLM(BaseEstimator):
         self.solver_kwargs = solver_kwargs
         self.intercept_prior = intercept_prior
         self.dispersion_prior = dispersion_prior
+        self.formula = formula
+
+    @classmethod
+    def from_formula(cls, formula, data, *, sample_weight=None, offset=None, **settings):
+        """Fit a model that a formula describes; each of its terms is a leaf of X.
+
+        Parameters
+        ----------
+        formula : str
+            As in R, read by formulaic: ``"visits ~ 0 + plan + poly(age, 2)"``. The model always has an intercept; with
+            ``0 +`` a factor has a coefficient for each level, which a prior makes sense of.
+        data : data frame
+            Missing values are an error.
+        sample_weight, offset
+            As in `fit`.
+        **settings
+            The constructor's other arguments; strengths may be a dict by term.
+
+        Returns
+        -------
+        GLM or PopulationGLM
+            Fitted. Its methods take data frames with the formula's columns for X, and need no y.
+        """
+        return cls(**settings, formula=formula).fit(data, sample_weight=sample_weight, offset=offset)
 
     def __sklearn_clone__(self):
         twin = BaseEstimator.__sklearn_clone__(self)
@@ -113,15 +139,15 @@ class _PenalizedGLM(BaseEstimator):
             state["inverse_link_function"] = getattr(links.PUBLIC_MODULES[address[0]], address[1])
         BaseEstimator.__setstate__(self, state)
 
-    def fit(self, X, y, *, sample_weight=None, offset=None):
+    def fit(self, X, y=None, *, sample_weight=None, offset=None):
         """Find the penalized fit, which is the mode of the posterior.
 
         Parameters
         ----------
         X : array_like (n, p), or a pytree of such
-            Features.
+            Features; with a formula, a data frame.
         y : array_like (n,) for GLM, (n, outputs) for PopulationGLM
-            Observations.
+            Observations; a formula has its own.
         sample_weight : array_like (n,), optional
             Frequencies: a weight of 2 is the sample twice. Only their ratios matter for the fit; their sum
             is the n of the posterior.
@@ -155,7 +181,7 @@ class _PenalizedGLM(BaseEstimator):
         with jax.enable_x64(matrix.dtype == np.float64):
             return np.array(spec.form.link.inverse(self._linear_predictor(matrix, offset)))
 
-    def score(self, X, y, *, sample_weight=None, offset=None, score_type=None):
+    def score(self, X, y=None, *, sample_weight=None, offset=None, score_type=None):
         """Score the fit on data.
 
         Parameters
@@ -178,6 +204,7 @@ class _PenalizedGLM(BaseEstimator):
         spec = self._spec(needs_dispersion=score_type in ("log-likelihood", "pseudo-r2-McFadden"))
         # In double precision whatever X is: the deviance is a small difference of large sums.
         matrix = self._read_new(X, spec).astype(np.float64)
+        y = y if spec.layout.terms is None else spec.layout.terms.targets(X)
         targets = read_targets(y, len(matrix), spec.form.family, matrix.dtype, population=self._population)
         weight = read_weights(sample_weight, len(matrix), matrix.dtype)
         with jax.enable_x64(True):
@@ -208,7 +235,7 @@ class _PenalizedGLM(BaseEstimator):
     def sample(
         self,
         X,
-        y,
+        y=None,
         *,
         sample_weight=None,
         offset=None,
@@ -583,7 +610,12 @@ class _PenalizedGLM(BaseEstimator):
     def _read(self, X, y, sample_weight, offset, *, for_sampling=False):
         """Check all arguments but the strength; return a Setup."""
         parts = self._resolve()
+        terms = None
+        if self.formula is not None:
+            terms = read_formula(self.formula, X)
+            X, y = terms.design(X), terms.targets(X)
         matrix, layout = read_design(X)
+        layout = replace(layout, terms=terms)
         dtype = matrix.dtype
         family = type(parts.family)
         targets = read_targets(y, len(matrix), family, dtype, population=self._population)
@@ -643,7 +675,8 @@ class _PenalizedGLM(BaseEstimator):
 
     @staticmethod
     def _read_new(X, spec):
-        matrix, layout = read_design(X)
+        terms = spec.layout.terms
+        matrix, layout = read_design(X if terms is None else terms.design(X))
         same_layout(layout, spec.layout)
         return matrix
 
@@ -683,6 +716,8 @@ class GLM(_PenalizedGLM):
     dispersion_prior : {"plug-in", "conditional"}, optional
         Where the variance of Gaussian or the dispersion of Gamma observations is sampled: whether the priors of the
         coefficients keep that of the fit ("plug-in"), or follow the sampled one (k = n / dispersion in each draw).
+    formula : str, optional
+        What makes y and X from a data frame: see `from_formula`.
 
     Attributes
     ----------
@@ -738,6 +773,7 @@ class PopulationGLM(_PenalizedGLM):
         intercept_prior=None,
         dispersion_prior="plug-in",
         feature_mask=None,
+        formula=None,
     ):
         super().__init__(
             observation_model,
@@ -748,5 +784,6 @@ class PopulationGLM(_PenalizedGLM):
             solver_kwargs,
             intercept_prior,
             dispersion_prior,
+            formula,
         )
         self.feature_mask = feature_mask

@@ -146,6 +146,10 @@ class _Writer:
         if callable(value):
             return _write_function(value, label)
         if isinstance(value, Layout):
+            if value.terms is not None:
+                raise ValueError(
+                    "A model with a formula cannot be saved: its terms are objects of formulaic. Pickle it."
+                )
             parts = {"names": value.names, "widths": value.widths, "columns": value.columns}
             return {"layout": self.write({"skeleton": value.skeleton()} | parts, label)}
         if RECORDS.get(type(value).__name__) is type(value):

@@ -9,7 +9,7 @@ import bayesglm
 
 PACKAGE = Path(bayesglm.__file__).parent
 LEVELS = [
-    {"_groups", "_design", "_warn", "_numpyro", "_exact", "_row_space", "_expansion"},
+    {"_groups", "_design", "_formula", "_warn", "_numpyro", "_exact", "_row_space", "_expansion"},
     {"distributions", "links", "_passes", "_targets", "_propriety", "_diagnostics", "_chunks"},
     {"priors", "observation_models", "_quadratic", "_smooth"},
     {"_composite"},
@@ -35,6 +35,7 @@ DOORS = {
     "numpyro.infer": {"_nuts"},
     "scipy": {"_design", "_propriety", "_diagnostics", "_row_space", "_expansion", "_summary", "plots"},
     "matplotlib": {"plots"},
+    "formulaic": {"_formula"},
 }
 FREE_OF_NUMPYRO = {
     *(
