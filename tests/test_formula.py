@@ -93,5 +93,5 @@ def test_what_goes_wrong_later_is_told(data, tmp_path):
     model = GLM.from_formula("visits ~ age", data)
     with pytest.raises(ValueError, match="formula and data do not fit"):
         model.predict(data[["plan"]])
-    with pytest.raises(ValueError, match="cannot be saved: .*pickle it"):
+    with pytest.raises(ValueError, match="A model with a formula cannot be saved"):
         bayesglm.save(model, tmp_path / "model")
