@@ -55,7 +55,10 @@ class Design:
         If the leaves have no rows, or not the same number.
     """
 
+    tree: Any
+
     def __init__(self, tree):
+        tree = tree.tree if isinstance(tree, Design) else tree
         leaves = jax.tree.leaves(tree, is_leaf=_is_leaf)
         shapes = [np.shape(leaf) for leaf in leaves]
         if not leaves or any(len(shape) != 2 for shape in shapes) or len({shape[0] for shape in shapes}) > 1:
@@ -65,6 +68,12 @@ class Design:
 
     def __len__(self):
         return self.shape[0]
+
+    def __array__(self, *args, **options):
+        raise TypeError("A Design is no array: it holds a container of them, its `tree`.")
+
+    def __iter__(self):
+        raise TypeError("A Design has no single rows: take several, design[first:last], or its `tree`.")
 
     def __getitem__(self, key):
         """Rows of all leaves: indices, a mask or a slice; also as ``(rows, ...)``, as scikit-learn asks for them."""

@@ -12,8 +12,9 @@ from bayesglm._problem import make_batches
 
 __all__ = ["Criteria", "fit_criteria", "mode_covariance", "summary_table"]
 
-# Sum of the slopes of the loss, a correlation with the intercept, up to which a fit is that of the data.
-STATIONARY = 1e-3
+# Correlation of a feature with the slopes of the loss up to which a fit is that of the data, and the same beside the
+# linear predictors.
+STATIONARY, ROUNDING = 1e-3, 1e-9
 
 
 class Criteria(NamedTuple):
@@ -50,6 +51,8 @@ def mode_covariance(data, spec, coef, intercept, *, expected):
     ValueError
         If the data are no longer those of the fit, or leave some direction without curvature.
     """
+    if not (spec.scale > 0).all():
+        raise ValueError("scale_ is 0: the fit leaves no residuals, and with them no uncertainty to tell.")
     found = np.empty((len(spec.k), 1 + len(coef), 1 + len(coef)))
     for problem in _problems(data, spec, coef, intercept, expected):
         try:
@@ -59,7 +62,7 @@ def mode_covariance(data, spec, coef, intercept, *, expected):
                 "The mode has no covariance: some parameters, or combinations of them, change nothing "
                 f"({error}). Give them a regularizer_strength, or drop features."
             ) from error
-        found[problem.outputs] = (spec.total / spec.k[problem.outputs])[:, None, None] * inverse
+        found[problem.outputs] = np.asarray(spec.form.family.phi(spec.scale))[problem.outputs, None, None] * inverse
     return found
 
 
@@ -111,8 +114,6 @@ def summary_table(covariance, spec, coef, intercept, level):
     error = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
     estimate = np.concatenate([intercept[None], coef]).T
     prior_sd = np.concatenate([np.full((1, len(spec.k)), np.inf), _prior_sd(spec)]).T
-    if spec.intercept_prior is not None:
-        prior_sd[:, 0] = np.sqrt(np.broadcast_to(spec.intercept_prior.variance, len(spec.k)))
     free = np.concatenate([np.ones((1, len(spec.k)), bool), spec.free]).T
     reach = ndtri((1 + level) / 2) * error
     table = {
@@ -156,12 +157,29 @@ def _problems(data, spec, coef, intercept, expected):
                 slope, curvature = loss_slopes(
                     y[:, outputs], eta[:, outputs], weight, spec.form, spec.scale[outputs], expected=expected
                 )
-                slope = weight[:, None] * slope
-                if (abs(slope.sum(0)) > STATIONARY * np.sqrt(weight.sum() * (slope**2).sum(0))).any():
-                    raise ValueError("X or y are no longer those of the fit, or the fit did not converge: fit again.")
                 curvature = weight[:, None] * curvature
                 arguments = X, curvature, strength, coef[:, outputs], batch.free[b], weight.sum(), spec.form.prior
+                _check_stationary(weight[:, None] * slope, eta[:, outputs], weight, *arguments)
                 yield _Problem(outputs, curvature, arguments)
+
+
+def _check_stationary(slope, eta, weight, X, curvature, strength, coef, free, total, prior):
+    """Raise a ValueError unless the coefficients that are not zero, and the intercepts, are at a mode.
+
+    Parameters
+    ----------
+    slope, curvature : (n, m)
+        Times the weights.
+    """
+    active = free & ((coef != 0) | np.asarray(prior.is_flat(strength)))
+    pull = np.where(active, jax.grad(lambda w: prior.penalty(w, strength))(coef), 0.0)
+    design = np.concatenate([np.ones((len(X), 1)), X], axis=1)
+    grad = design.T @ slope + total * np.concatenate([np.zeros((1, len(coef[0]))), pull])
+    # Where residuals are rounding errors, they are judged beside the linear predictors.
+    size = STATIONARY * np.sqrt((slope**2).sum(0)) + ROUNDING * np.sqrt(((curvature * (1 + abs(eta))) ** 2).sum(0))
+    far = abs(grad) > size * np.sqrt(weight @ design**2)[:, None]
+    if far[np.concatenate([np.ones((1, len(coef[0])), bool), active])].any():
+        raise ValueError("X or y are no longer those of the fit, or the fit did not converge: fit again.")
 
 
 def _prior_sd(spec):

@@ -471,8 +471,9 @@ class _PenalizedGLM(BaseEstimator):
             return summarize_priors(matrix, spec)
 
     def summary(self, *, level=0.95, information="observed"):
-        """Tabulate the fit with its uncertainty, from the curvature of the posterior at the mode.
+        """Tabulate the fit with its uncertainty, from the curvature of the penalized likelihood at the mode.
 
+        That is the posterior's but for an `intercept_prior`, of which `fit` knows nothing.
         Quick and approximate: `sample` does without the approximation. The table of a regularizer with zeros speaks of
         the coefficients that were selected, given that they were: a coefficient of zero has no standard error there,
         which does not mean that it is known to be zero.
@@ -496,8 +497,8 @@ class _PenalizedGLM(BaseEstimator):
         NotFittedError
             Before `fit`, and where the model was pickled since: its data did not travel along.
         ValueError
-            If the data were changed in place since the fit, or the mode has no covariance (collinear features
-            without a strength).
+            If the data were changed in place so that the fit is no longer theirs, or the mode has no covariance
+            (collinear features without a strength, no residuals).
         """
         from bayesglm._summary import summary_table
 

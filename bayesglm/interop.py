@@ -100,7 +100,7 @@ def to_nemos(model):
     ------
     ValueError
         If `model` has a part that NeMoS lacks: strengths that are not numbers yet, a learned overdispersion that is
-        not fitted.
+        not fitted or differs between outputs.
     """
     if not isinstance(model, GLM | PopulationGLM):
         raise ValueError(f"model must be a GLM or a PopulationGLM; got {_written(model)}.")
@@ -120,6 +120,8 @@ def to_nemos(model):
     observation_model = getattr(nemos.observation_models, family)()
     if family == "NegativeBinomialObservations":
         scale = model.scale_[0] if fitted else parts.family.scale
+        if fitted and (model.scale_ != scale).any():
+            raise ValueError(f"The outputs of model have overdispersions of their own, {model.scale_}; NeMoS has one.")
         if not isinstance(scale, numbers.Real):
             raise ValueError("The overdispersion of model is not known before fit; NeMoS takes a number only.")
         observation_model = nemos.observation_models.NegativeBinomialObservations(scale=float(scale))
@@ -181,6 +183,8 @@ def from_sklearn(estimator, n_samples=None):
         value = estimator.get_params().get(option, plain)
         if value != plain:
             raise ValueError(f"estimator has {option}={value!r}, which has no counterpart here.")
+    if getattr(estimator, "solver", None) == "liblinear":
+        raise ValueError("estimator has solver='liblinear', which penalizes the intercept; nothing here does.")
     if n_samples is not None and not (isinstance(n_samples, numbers.Real) and float(n_samples) > 0):
         raise ValueError(f"n_samples must be a positive number; got {n_samples!r}.")
     if n_samples is None and kind in ("Ridge", "LogisticRegression"):
@@ -202,7 +206,7 @@ def _read_ridge(estimator, n_samples):
     return {
         "observation_model": "Gaussian",
         "regularizer": "Ridge",
-        "regularizer_strength": alpha.reshape(1, -1) if alpha.ndim else float(alpha),
+        "regularizer_strength": alpha.reshape(1, -1) if alpha.size > 1 else float(alpha.squeeze()),
     }
 
 

@@ -7,7 +7,6 @@ import json
 import math
 import numbers
 import os
-import tempfile
 import zipfile
 from dataclasses import fields
 from pathlib import Path
@@ -37,13 +36,13 @@ INDEX = "model.json"
 def save(model, path):
     """Write a model to one file: its settings, its fit, and its posterior if it was sampled.
 
-    The file is a zip: ``model.json`` for people to read, and one ``.npy`` for each array. It is the same whatever
-    Python, NumPy or JAX wrote it.
+    The file is a zip: ``model.json`` for people to read, and one ``.npy`` for each array. What is not in it: the data
+    of the fit, so that `GLM.summary` needs another one, and scikit-learn's requests for the routing of metadata.
 
     Parameters
     ----------
     model : GLM or PopulationGLM
-        Fitted or not. The data of the fit are not written, so that `GLM.summary` needs another fit.
+        Fitted or not.
     path : str or path
         An existing file is replaced once the new one is complete.
 
@@ -57,26 +56,30 @@ def save(model, path):
         raise ValueError(f"model must be a GLM or a PopulationGLM; got {type(model).__name__}.")
     path = Path(path)
     writer = _Writer()
-    # What the model is made of: its settings and its fit.
-    state = {name: value for name, value in vars(model).items() if name not in ("training_data_", "posterior_")}
+    settings = model.get_params(deep=False)
+    fit = {
+        name: value
+        for name, value in vars(model).items()
+        if name.endswith("_") and name not in (*settings, "training_data_", "posterior_")
+    }
     content = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "model": type(model).__name__,
-        "settings": {name: writer.write(state.pop(name), name) for name in model.get_params(deep=False)},
-        "fit": {name: writer.write(value, name) for name, value in state.items()},
+        "settings": {name: writer.write(value, name) for name, value in settings.items()},
+        "fit": {name: writer.write(value, name) for name, value in fit.items()},
         "posterior": writer.tree(model.posterior_) if "posterior_" in vars(model) else None,
     }
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w") as archive:
+        with zipfile.ZipFile(temporary, "w") as archive:
             archive.writestr(INDEX, json.dumps(content, indent=1))
             for name, array in writer.arrays.items():
                 with archive.open(name, "w", force_zip64=True) as entry:
                     np.lib.format.write_array(entry, array, allow_pickle=False)
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -86,7 +89,7 @@ def load(path, *, inverse_link_function=None):
     Parameters
     ----------
     path : str or path
-    inverse_link_function : callable, optional
+    inverse_link_function : callable or Link, optional
         The link of the model, if that is a function of the user's own.
 
     Returns
@@ -98,25 +101,33 @@ def load(path, *, inverse_link_function=None):
     ValueError
         If the file is not one that `save` wrote, is damaged, or is of a later version.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            content = json.loads(archive.read(INDEX))
-            if content.get("format") != FORMAT:
-                raise ValueError(f"{path} is not a file that `save` wrote.")
-            if content["format_version"] > FORMAT_VERSION:
-                raise ValueError(
-                    f"{path} is of format version {content['format_version']}, and this version of bayesglm reads up "
-                    f"to {FORMAT_VERSION}: upgrade it."
-                )
-            reader = _Reader(archive, inverse_link_function)
-            settings = {name: reader.read(value) for name, value in content["settings"].items()}
-            model = MODELS[content["model"]](**settings)
-            for name, value in content["fit"].items():
-                setattr(model, name, reader.read(value))
-            if content["posterior"] is not None:
-                model.posterior_ = reader.tree(content["posterior"])
-    except (zipfile.BadZipFile, KeyError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is not a file that `save` wrote, or it is damaged: {error!r}.") from error
+    with open(path, "rb") as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                return _read_model(archive, inverse_link_function)
+        except Exception as error:
+            reason = str(error) if type(error) is ValueError else repr(error)
+            raise ValueError(f"{path} is not a file that `save` wrote, or cannot be read: {reason}") from error
+
+
+def _read_model(archive, link):
+    content = json.loads(archive.read(INDEX))
+    if content.get("format") != FORMAT:
+        raise ValueError(f"its format is {content.get('format')!r}.")
+    if content["format_version"] > FORMAT_VERSION:
+        raise ValueError(
+            f"it is of format version {content['format_version']}, and this version of bayesglm reads up to "
+            f"{FORMAT_VERSION}: upgrade it."
+        )
+    reader = _Reader(archive, link)
+    model = MODELS[content["model"]](**{name: reader.read(value) for name, value in content["settings"].items()})
+    fit = {name: reader.read(value) for name, value in content["fit"].items()}
+    if fit and not {"spec_", "coef_", "intercept_", "scale_", "dof_resid_"} <= set(fit):
+        raise ValueError(f"parts of the fit are missing; there are {list(fit)}.")
+    for name, value in fit.items():
+        setattr(model, name, value)
+    if content["posterior"] is not None:
+        model.posterior_ = reader.tree(content["posterior"])
     return model
 
 
@@ -187,14 +198,19 @@ class _Writer:
             powers = [self.write(step.exponent, label) for step in value.transforms]
             return {"powers": powers, "number": number, "base": self.distribution(value.base_dist, label)}
         module = "own" if getattr(own_dist, type(value).__name__, None) is type(value) else "numpyro"
-        known = getattr(own_dist if module == "own" else dist, type(value).__name__, None) is type(value)
-        parameters = value.arg_constraints if known else {}
-        if not parameters or isinstance(value, dist.MaskedDistribution | dist.ExpandedDistribution | dist.Independent):
+        parameters = {name: getattr(value, name) for name in value.arg_constraints}
+        # What a reader would do.
+        try:
+            twin = getattr(own_dist if module == "own" else dist, type(value).__name__)(**parameters)
+            is_same = type(twin) is type(value) and twin.batch_shape == value.batch_shape and bool(parameters)
+        except (AttributeError, TypeError, ValueError):
+            is_same = False
+        if not is_same:
             raise ValueError(
                 f"{label} is a {type(value).__name__}, which cannot be saved: of distributions, only those with plain "
                 "parameters can, such as HalfNormal."
             )
-        written = {name: self.write(getattr(value, name), f"{label}.{name}") for name in parameters}
+        written = {name: self.write(parameter, f"{label}.{name}") for name, parameter in parameters.items()}
         return {"distribution": type(value).__name__, "module": module, "number": number, "parameters": written}
 
     def tree(self, posterior):
@@ -226,7 +242,7 @@ class _Reader:
         """Read one object."""
         if not isinstance(value, dict):
             return value
-        kind = next(iter(value))
+        kind = next(iter(value), None)
         return getattr(self, f"read_{kind}")(value) if kind in KINDS else self._unknown(kind)
 
     @staticmethod
@@ -275,7 +291,7 @@ class _Reader:
                 f"The link of this model was a function of its user, {value['own_function']}: hand it over, "
                 "load(path, inverse_link_function=...)."
             )
-        return self.link
+        return self.link.inverse if isinstance(self.link, links.Link) else self.link
 
     def read_distribution(self, value):
         number = value["number"]

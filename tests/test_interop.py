@@ -59,6 +59,7 @@ def test_classifiers_of_scikit_learn(estimator):
 def test_several_targets_of_scikit_learn():
     X, y = load_diabetes(return_X_y=True)
     y = np.column_stack([y, y**0.5])
+    assert isinstance(from_sklearn(Ridge(np.array([2.0])), n_samples=5), GLM)
     estimator = Ridge([1.0, 0.1]).fit(X, y)
     ours = from_sklearn(estimator, n_samples=len(y)).fit(X, y)
     assert isinstance(ours, PopulationGLM)
@@ -71,6 +72,7 @@ def test_several_targets_of_scikit_learn():
         (Ridge(fit_intercept=False), 10, "fit_intercept=False, which has no counterpart"),
         (Lasso(positive=True), None, "positive=True"),
         (LogisticRegression(class_weight="balanced"), 10, "class_weight='balanced'"),
+        (LogisticRegression(solver="liblinear"), 10, "liblinear', which penalizes the intercept"),
         (Ridge(), None, "n_samples must be given for Ridge"),
         (Ridge(), -1, "n_samples must be a positive number; got -1"),
         (RidgeCV(), 10, "estimator must be one of .*; got sklearn's RidgeCV"),
@@ -141,6 +143,11 @@ def test_overdispersion_goes_there_and_back(nemos):
         to_nemos(learned)
     learned.fit(X, y)
     assert to_nemos(learned).observation_model.scale == pytest.approx(learned.scale_[0])
+    rng = np.random.default_rng(0)
+    several = np.column_stack([y, rng.poisson(y * rng.gamma(0.5, 2.0, len(y)))])
+    several = PopulationGLM(NegativeBinomialObservations(None)).fit(X, several)
+    with pytest.raises(ValueError, match="overdispersions of their own"):
+        to_nemos(several)
 
 
 def test_what_one_package_has_alone_is_told(nemos):

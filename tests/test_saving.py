@@ -124,6 +124,17 @@ def test_links_of_ones_own_are_handed_over(rng, tmp_path):
         bayesglm.load(tmp_path / "model")
     back = bayesglm.load(tmp_path / "model", inverse_link_function=steep)
     np.testing.assert_array_equal(back.predict(X), model.predict(X))
+    link = links.Link("steep", steep)
+    bayesglm.save(GLM(inverse_link_function=link).fit(X, y), tmp_path / "model")
+    for same_link in (link, steep):
+        back = bayesglm.load(tmp_path / "model", inverse_link_function=same_link)
+        np.testing.assert_array_equal(back.predict(X), model.predict(X))
+
+
+def test_a_file_may_be_read_by_whom_the_umask_lets(tmp_path):
+    (tmp_path / "other").touch()
+    bayesglm.save(GLM(), tmp_path / "model")
+    assert (tmp_path / "model").stat().st_mode == (tmp_path / "other").stat().st_mode
 
 
 def test_the_file_can_be_read_by_people(rng, tmp_path):
@@ -150,6 +161,9 @@ def test_what_cannot_be_saved_is_told_and_leaves_no_file(rng, tmp_path):
         bayesglm.save(GLM().fit(Pair(X, X[:, :1] ** 2), y), path)
     with pytest.raises(ValueError, match="intercept_prior is a Independent|intercept_prior is a Expanded"):
         bayesglm.save(GLM(intercept_prior=dist.Normal(0, 1).expand([2])), path)
+    for made_of_others in (dist.TruncatedNormal(0.0, 1.0, low=0.0), dist.FoldedDistribution(dist.Normal(0.0, 1.0))):
+        with pytest.raises(ValueError, match="regularizer_strength is a .*, which cannot be saved"):
+            bayesglm.save(GLM(regularizer="Ridge", regularizer_strength=made_of_others), path)
     with pytest.raises(ValueError, match="model must be a GLM or a PopulationGLM; got dict"):
         bayesglm.save({}, path)
     assert list(tmp_path.iterdir()) == []
@@ -179,11 +193,12 @@ def test_files_that_are_wrong_newer_or_damaged_are_told(tmp_path):
     write(settings={"regularizer": {"call": "os.system"}})
     with pytest.raises(ValueError, match="'call', which this version"):
         bayesglm.load(path)
-    write(settings={"regularizer": {"record": "Popen", "fields": {}}})
-    with pytest.raises(ValueError, match="damaged: KeyError"):
-        bayesglm.load(path)
-    write(settings={"regularizer_strength": {"array": "arrays/0.npy"}})
-    with pytest.raises(ValueError, match="damaged"):
+    for damage in ({"record": "Popen", "fields": {}}, {"array": "arrays/0.npy"}, {}, {"dict": [[1]]}):
+        write(settings={"regularizer_strength": damage})
+        with pytest.raises(ValueError, match="model is not a file that `save` wrote, or cannot be read"):
+            bayesglm.load(path)
+    write(fit={"coef_": 3})
+    with pytest.raises(ValueError, match="parts of the fit are missing"):
         bayesglm.load(path)
     write(settings={"intercept_prior": {"distribution": "kl_divergence", "module": "numpyro", "number": 0,
                                         "parameters": {}}})  # fmt: skip

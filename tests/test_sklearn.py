@@ -112,6 +112,11 @@ def test_a_design_tells_what_is_wrong(rng):
         design[:, 1]
     with pytest.raises(IndexError, match="several rows"):
         design[0]
+    with pytest.raises(TypeError, match="no single rows"):
+        list(design)
+    with pytest.raises(TypeError, match="no array"):
+        np.asarray(design)
+    assert Design(design).tree is design.tree
 
 
 def test_frames_that_a_pipeline_makes_give_their_names(rng):

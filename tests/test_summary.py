@@ -151,6 +151,25 @@ def test_fixed_and_learned_second_parameters_count_right():
     assert known.criteria_["aic"] == pytest.approx(-2 * expected + 2 * 3)
 
 
+def test_fits_without_noise():
+    x = np.arange(10.0)[:, None]
+    model = GLM("Gaussian").fit(x, 2 * x[:, 0] + 1)
+    assert (model.summary()["se"] < 1e-10).all()
+    model = GLM("Gaussian", regularizer="Ridge").fit(x, np.zeros(10))
+    with pytest.raises(ValueError, match="scale_ is 0: the fit leaves no residuals"):
+        model.summary()
+
+
+def test_learned_strengths_leave_the_dispersion_of_the_fit():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 5))
+    y = X @ rng.normal(size=5) + rng.normal(size=60) * 0.3
+    model = GLM("Gaussian", regularizer="Ridge", regularizer_strength="learn")
+    model.sample(X, y, num_samples=500, num_chains=2, progress_bar=False)
+    refit = GLM("Gaussian", regularizer="Ridge", regularizer_strength=model.regularizer_strength_).fit(X, y)
+    np.testing.assert_allclose(model.standard_errors_, refit.standard_errors_, rtol=1e-6)
+
+
 def test_bad_input_and_missing_data_are_told():
     rng = np.random.default_rng(5)
     X, y = rng.normal(size=(50, 2)), rng.poisson(1.0, size=50)
@@ -165,9 +184,12 @@ def test_bad_input_and_missing_data_are_told():
         model.summary(information="fisher")
     with pytest.raises(NotFittedError, match="no longer has the data"):
         pickle.loads(pickle.dumps(model)).summary()
-    X[:, 0] += y
-    with pytest.raises(ValueError, match="no longer those of the fit"):
-        model.summary()
+    for change in (lambda: X.__imul__(3), lambda: rng.shuffle(X), lambda: X.__iadd__(0.5)):
+        model.fit(X, y)
+        assert len(model.summary()) == 3
+        change()
+        with pytest.raises(ValueError, match="no longer those of the fit"):
+            model.summary()
     twice = np.column_stack([X[:, 0], X[:, 0]])
     with pytest.warns(match="one of many"):
         model.fit(twice, y)
