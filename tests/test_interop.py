@@ -117,7 +117,7 @@ CASES = {
 # Accelerated gradients rarely get to a tolerance of 1e-11, but near enough.
 @pytest.mark.filterwarnings("ignore:The fit did not converge:RuntimeWarning")
 @pytest.mark.parametrize(
-    "case", [case if case in ("ratio", "mask") else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
+    "case", [case if case == "ratio" else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
 )
 def test_models_of_nemos_there_and_back(case, nemos):
     kind, settings = CASES[case]

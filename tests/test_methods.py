@@ -58,7 +58,7 @@ def test_auto_is_exact_where_that_is_possible(arguments, sampler, rng):
     assert sampler_of(GLM(**arguments).sample(X, y.astype(float), **QUIET)) == sampler
 
 
-@pytest.mark.parametrize("method", ["auto", "hmc"])
+@pytest.mark.parametrize("method", [pytest.param("auto", marks=pytest.mark.slow), "hmc"])
 def test_auto_turns_to_nuts_where_no_number_of_steps_is_accepted(method, rng, monkeypatch):
     monkeypatch.setattr(_hmc, "MAX_STEPS", 1)
     X, y = counts(rng)
@@ -68,7 +68,7 @@ def test_auto_turns_to_nuts_where_no_number_of_steps_is_accepted(method, rng, mo
     assert ("tree_depth" in idata["sample_stats"]) == (method == "auto")
 
 
-@pytest.mark.parametrize("regularizer", ["Lasso", "GroupLasso"])
+@pytest.mark.parametrize("regularizer", ["Lasso", pytest.param("GroupLasso", marks=pytest.mark.slow)])
 def test_variances_of_mixtures_are_not_returned(regularizer, rng):
     X, y = counts(rng)
     model = GLM(regularizer=regularizer, regularizer_strength=0.05)
@@ -104,7 +104,7 @@ def test_laplace_of_a_population_reports_the_worst_output(rng):
     assert "lp" in idata["sample_stats_output"]
 
 
-@pytest.mark.parametrize("method", ["hmc", "nuts"])
+@pytest.mark.parametrize("method", ["hmc", pytest.param("nuts", marks=pytest.mark.slow)])
 def test_an_interrupt_keeps_what_was_drawn(method, rng, monkeypatch):
     from bayesglm import _sampling
 

@@ -270,7 +270,7 @@ def test_posterior_with_sampled_scale_is_the_one_by_quadrature(name, way, rng):
     check_moments(idata, mean, sd, mixture="mixture" in way)
 
 
-@pytest.mark.parametrize("way", ["exact", "hmc", "nuts", "laplace"])
+@pytest.mark.parametrize("way", ["exact", "hmc", pytest.param("nuts", marks=pytest.mark.slow), "laplace"])
 def test_gaussian_with_known_variance_and_ridge_is_the_closed_form(way, rng):
     X = rng.normal(size=(80, 3)) @ np.array([[1, 0.8, 0], [0, 0.6, 0], [0, 0, 2.0]]) + 1.0
     y = X @ np.array([0.5, -0.4, 0.2]) + 1.0 + rng.normal(size=80) * np.sqrt(2)
@@ -293,7 +293,7 @@ def normal_posterior(X, y, weight, precision, variance, intercept_precision):
 
 
 @pytest.mark.parametrize("intercept_prior", [None, dist.Normal(0.0, 0.7)])
-@pytest.mark.parametrize("way", ["exact", "hmc", "laplace"])
+@pytest.mark.parametrize("way", ["exact", pytest.param("hmc", marks=pytest.mark.slow), "laplace"])
 def test_more_features_than_samples(way, intercept_prior, rng):
     """In the row space; a feature without a prior, constant and duplicated features, two equal samples."""
     n, p, variance = 12, 30, 0.5

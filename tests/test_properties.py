@@ -10,7 +10,7 @@ from bayesglm import GLM
 FAMILIES = {"Poisson": None, "Gaussian": None, "Bernoulli": None, "Gamma": "exp", "NegativeBinomial": None}
 REGULARIZERS = ("UnRegularized", "Ridge", "Lasso", "ElasticNet", "GroupLasso")
 COMBINATIONS = [
-    pytest.param(family, regularizer, marks=[] if i % 5 == j else pytest.mark.slow)
+    pytest.param(family, regularizer, marks=[] if i == j < 3 else pytest.mark.slow)
     for i, family in enumerate(FAMILIES)
     for j, regularizer in enumerate(REGULARIZERS)
 ]

@@ -29,9 +29,8 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", [name if name == "Gaussian" else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
 def test_draws_agree_with_plain_numpyro(name, rng):
     family, regularizer, strength = CASES[name]
     n = 150
@@ -98,6 +97,7 @@ def test_outputs_coupled_by_a_group_are_sampled_jointly(rng):
     np.testing.assert_array_equal(dispersion[..., 0], dispersion[..., 1])
 
 
+@pytest.mark.slow
 def test_outputs_do_not_share_random_numbers(rng):
     """Outputs 0 and 1 are one problem, output 2 is another in a batch of its own."""
     X, y = rng.normal(size=(80, 2)), rng.poisson(1.5, (80, 3))
@@ -181,7 +181,7 @@ def test_intercept_prior_makes_boundary_data_proper(rng):
     assert "intercept" in idata.log_prior
 
 
-@pytest.mark.parametrize("method", ["exact", "hmc", "laplace", "nuts"])
+@pytest.mark.parametrize("method", ["exact", "hmc", "laplace", pytest.param("nuts", marks=pytest.mark.slow)])
 def test_seed_decides_the_draws(method, rng):
     X, y = gaussian_data(rng)
     run = {"num_samples": 400, "num_warmup": 200, "progress_bar": False, "method": method}
