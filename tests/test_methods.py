@@ -40,7 +40,7 @@ def sampler_of(idata):
         ({"observation_model": "Gaussian"}, "exact"),
         ({"observation_model": "Gaussian", "intercept_prior": dist.Normal(0, 1)}, "exact"),
         ({"observation_model": "Gaussian", "intercept_prior": dist.Cauchy(0, 1)}, "hmc"),
-        (
+        pytest.param(
             {
                 "observation_model": "Gaussian",
                 "regularizer": "Ridge",
@@ -48,8 +48,13 @@ def sampler_of(idata):
                 "dispersion_prior": "conditional",
             },
             "hmc",
+            marks=pytest.mark.slow,
         ),
-        ({"observation_model": "Gaussian", "regularizer": "Lasso", "regularizer_strength": 0.01}, "hmc"),
+        pytest.param(
+            {"observation_model": "Gaussian", "regularizer": "Lasso", "regularizer_strength": 0.01},
+            "hmc",
+            marks=pytest.mark.slow,
+        ),
         ({"observation_model": "Poisson", "regularizer": "Ridge"}, "hmc"),
     ],
 )

@@ -14,7 +14,9 @@ LEAVES = {"body": X[:, :4], "blood": X[:, 4:]}
 COUNTS = np.random.default_rng(1).poisson(np.exp(0.5 + 8 * X[:, 2] - 6 * X[:, 4]))
 
 
-@pytest.mark.parametrize("regularizer", ["Lasso", "ElasticNet", "GroupLasso"])
+@pytest.mark.parametrize(
+    "regularizer", ["Lasso", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ElasticNet", "GroupLasso"))]
+)
 def test_largest_strength_is_where_coefficients_begin(regularizer):
     base = GLM("Poisson", regularizer=regularizer, solver_kwargs={"tol": 1e-9})
     strength = largest_strength(base, LEAVES, COUNTS)
@@ -57,7 +59,7 @@ def test_grid_keeps_the_proportions_of_leaves():
     ("family", "y", "regularizer"),
     [
         ("Gaussian", Y, "Ridge"),
-        ("Poisson", COUNTS, "Lasso"),
+        pytest.param("Poisson", COUNTS, "Lasso", marks=pytest.mark.slow),
         pytest.param("Poisson", COUNTS, "GroupLasso", marks=pytest.mark.slow),
     ],
 )
@@ -101,6 +103,7 @@ def test_trees_populations_and_likelihoods():
     assert found.score(LEAVES, outputs) == found.best_estimator_.score(LEAVES, outputs)
 
 
+@pytest.mark.slow
 def test_one_standard_error_takes_the_strongest_nearby():
     y = load_breast_cancer().target
     features = load_breast_cancer().data[:, :5]
@@ -112,6 +115,7 @@ def test_one_standard_error_takes_the_strongest_nearby():
     assert simple.mean_scores_[simple.best_index_] >= floor > simple.mean_scores_[simple.best_index_ - 1]
 
 
+@pytest.mark.slow
 def test_a_sample_that_would_overflow_in_its_fold_is_scored_not_fitted():
     features = np.r_[np.random.default_rng(0).normal(size=(40, 1)), [[1e4]]]
     y = np.r_[np.random.default_rng(1).poisson(np.exp(features[:40, 0])), 1]
@@ -190,6 +194,7 @@ def test_leave_one_out_with_more_features_than_samples():
         assert found.mean[out] == pytest.approx(refit.predict(wide)[out], rel=1e-7)
 
 
+@pytest.mark.slow
 def test_weights_of_leave_one_out_are_repeated_rows():
     weight = np.random.default_rng(0).integers(1, 4, SIZE)
     base = GLM(regularizer="Lasso", regularizer_strength=0.03, solver_kwargs={"tol": 1e-9})

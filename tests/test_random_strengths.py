@@ -116,8 +116,8 @@ def check_density(model, X, y, weight, rng):
 @pytest.mark.parametrize(
     "name",
     [
-        *list(CASES)[::3],
-        *(pytest.param(name, marks=pytest.mark.slow) for name in CASES if name not in list(CASES)[::3]),
+        *list(CASES)[::6],
+        *(pytest.param(name, marks=pytest.mark.slow) for name in CASES if name not in list(CASES)[::6]),
     ],
 )
 def test_sampled_density_is_the_numpyro_models(name, rng):
@@ -127,7 +127,9 @@ def test_sampled_density_is_the_numpyro_models(name, rng):
     check_density(model, X, make_y(family, X, rng), rng.integers(1, 3, 60), rng)
 
 
-@pytest.mark.parametrize("name", POPULATIONS)
+@pytest.mark.parametrize(
+    "name", [name if i == 0 else pytest.param(name, marks=pytest.mark.slow) for i, name in enumerate(POPULATIONS)]
+)
 def test_sampled_density_of_a_population_is_the_numpyro_models(name, rng):
     family, regularizer, strength = POPULATIONS[name]
     X = two_leaves(rng)

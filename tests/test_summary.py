@@ -21,7 +21,7 @@ FAMILIES = {
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("weighted", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_unpenalized_fits_have_the_errors_and_criteria_of_statsmodels(family, weighted):
     link, theirs = FAMILIES[family]
     X, y = STACKLOSS.exog, STACKLOSS.endog

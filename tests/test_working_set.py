@@ -97,6 +97,7 @@ def test_groups_of_many_features_satisfy_the_optimality_conditions(wide):
     assert 5 < kept < 400
 
 
+@pytest.mark.slow
 def test_many_samples_are_as_good_as_few_of_weight(tall):
     X, y = tall
     weight = np.random.default_rng(0).integers(0, 3, len(y)).astype(float)
@@ -153,7 +154,13 @@ PATHS = {
 }
 
 
-@pytest.mark.parametrize("case", PATHS)
+# The others take long, and are in the command of slow checks.
+OFTEN = ("Ridge, differing by more than a factor", "Lasso, many features", "GroupLasso, few samples")
+
+
+@pytest.mark.parametrize(
+    "case", [case if case in OFTEN else pytest.param(case, marks=pytest.mark.slow) for case in PATHS]
+)
 def test_a_path_equals_its_fits_one_by_one(wide, tall, case):
     from bayesglm.observation_models import NegativeBinomialObservations
 
