@@ -29,6 +29,8 @@ SMALL_WIDTH, SMALL_SIZE = 256, 10**6
 TINY_SIZE = 2 * 10**4
 # Strengths from which on smooth fits of a path share a Hessian rather than having their own.
 FEWEST_OF_PATH = 4
+# Steps that they may take with it: where strengths or separated classes make curvatures differ by much, own ones help.
+MAX_SHARED_STEPS = 25
 # Squared pivot of the scaled Hessian below which features may be collinear.
 SINGULAR_PIVOT = 1e-8
 # Rounds of fitting the mean and the overdispersion in turn.
@@ -183,7 +185,13 @@ def _fit_batches(X, data, batches, starts, parts, effort):
     start = None if starts[0] is None else _join([starts[k] for k in order])
     is_path = not parts.prior.smooth or len(batches) >= FEWEST_OF_PATH
     n_paths = len(batches[0].y) if is_path else len(joined.y)
-    modes, scale = _fit_batch(X, data, joined, parts, start, effort, n_paths)
+    shares = parts.prior.smooth and n_paths < len(joined.y)
+    first = parts._replace(max_iter=min(parts.max_iter, MAX_SHARED_STEPS)) if shares else parts
+    modes, scale = _fit_batch(X, data, joined, first, start, effort, n_paths)
+    if shares and not modes.converged.all():
+        done = modes.n_iter
+        modes, scale = _fit_batch(X, data, joined, parts, (modes.coef, modes.intercept), effort)
+        modes = modes._replace(n_iter=done + modes.n_iter)
     ends = np.cumsum([len(batch.y) for batch in batches])[:-1]
     modes = [np.split(leaf, ends) for leaf in modes]
     for k, mode, second in zip(order, map(Mode._make, zip(*modes, strict=True)), np.split(scale, ends), strict=True):

@@ -23,12 +23,17 @@ LEVELS = [
     {"_sampling"},
     {"_evidence"},
     {"_hyperpriors"},
+    {"_estimator"},
+    {"_bayesian"},
     {"glm"},
     {"model_selection", "plots", "interop", "saving"},
     {"__init__"},
 ]
 DOORS = {
-    "sklearn": {"_design", "glm", "model_selection", "_targets", "_fitting", "_evidence", "plots", "interop"},
+    "sklearn": {
+        *("_design", "_estimator", "_bayesian", "model_selection", "_targets", "_fitting", "_evidence", "plots"),
+        "interop",
+    },
     "arviz": set(),
     "arviz_base": {"_inference_data"},
     "arviz_stats": {"_laplace"},

@@ -47,6 +47,16 @@ def test_largest_ridge_strength_leaves_no_coefficient_more_than_a_hundredth():
     assert 0 < freedom < 0.01 * X.shape[1] * 1.0001
 
 
+def test_path_over_strengths_of_very_different_curvature_converges():
+    features, classes = load_breast_cancer(return_X_y=True)
+    features = (features - features.mean(0)) / features.std(0)
+    base, grid = GLM("Bernoulli", regularizer="Ridge"), np.geomspace(1, 1e-6, 12)
+    path = strength_path(base, features, classes, grid)
+    assert all(model.converged_ for model in path)
+    alone = GLM("Bernoulli", regularizer="Ridge", regularizer_strength=grid[-1]).fit(features, classes)
+    np.testing.assert_allclose(path[-1].coef_, alone.coef_, rtol=1e-6, atol=1e-6)
+
+
 def test_grid_keeps_the_proportions_of_leaves():
     base = GLM("Gaussian", regularizer="Ridge", regularizer_strength={"body": 1.0, "blood": [3.0] * 6})
     grid = strength_grid(base, LEAVES, Y, 5)

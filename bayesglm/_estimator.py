@@ -1,0 +1,302 @@
+"""The estimator: arguments, data and strengths read, the penalized fit, predictions and scores."""
+
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import jax
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import NotFittedError
+from sklearn.utils import RegressorTags
+
+from bayesglm import links
+from bayesglm._design import read_design, same_layout
+from bayesglm._fitting import Setup, fit_path, warn_of_fit
+from bayesglm._formula import read_formula
+from bayesglm._options import check_prior_shapes, resolve
+from bayesglm._problem import Data, without_unseen
+from bayesglm._score import SCORE_TYPES, score_fit
+from bayesglm._strength import fill_strength, read_feature_mask, read_strength, read_unknowns, refuse_random
+from bayesglm._targets import check_counts, read_offset, read_targets, read_weights
+from bayesglm.observation_models import GaussianObservations
+
+__all__ = ["PenalizedGLM"]
+
+
+class PenalizedGLM(BaseEstimator):
+    """What all models share as penalized fits; they differ in what outputs are."""
+
+    _population: ClassVar[bool]
+    feature_mask: Any = None
+
+    def __init__(
+        self,
+        observation_model="Poisson",
+        inverse_link_function=None,
+        regularizer=None,
+        regularizer_strength=None,
+        solver_name=None,
+        solver_kwargs=None,
+        intercept_prior=None,
+        dispersion_prior="plug-in",
+        formula=None,
+    ):
+        self.observation_model = observation_model
+        self.inverse_link_function = inverse_link_function
+        self.regularizer = regularizer
+        self.regularizer_strength = regularizer_strength
+        self.solver_name = solver_name
+        self.solver_kwargs = solver_kwargs
+        self.intercept_prior = intercept_prior
+        self.dispersion_prior = dispersion_prior
+        self.formula = formula
+
+    @classmethod
+    def from_formula(cls, formula, data, *, sample_weight=None, offset=None, **settings):
+        """Fit a model that a formula describes; each of its terms is a leaf of X.
+
+        Parameters
+        ----------
+        formula : str
+            As in R, read by formulaic: ``"visits ~ 0 + plan + poly(age, 2)"``. The model always has an intercept; with
+            ``0 +`` a factor has a coefficient for each level, which a prior makes sense of.
+        data : data frame
+            Missing values are an error.
+        sample_weight, offset
+            As in `fit`.
+        **settings
+            The constructor's other arguments; strengths may be a dict by term.
+
+        Returns
+        -------
+        GLM or PopulationGLM
+            Fitted. Its methods take data frames with the formula's columns for X, and need no y.
+        """
+        return cls(**settings, formula=formula).fit(data, sample_weight=sample_weight, offset=offset)
+
+    def __sklearn_clone__(self):
+        twin = BaseEstimator.__sklearn_clone__(self)
+        # scikit-learn copies callables; a copy of a JAX function would compile anew.
+        twin.inverse_link_function = self.inverse_link_function
+        # It copies the elements of a list one by one; a distribution that comes twice is to stay one.
+        twin.regularizer_strength = deepcopy(self.regularizer_strength)
+        return twin
+
+    def __sklearn_tags__(self):
+        tags = BaseEstimator.__sklearn_tags__(self)
+        tags.estimator_type = "regressor"
+        tags.regressor_tags = RegressorTags()
+        tags.target_tags.required = True
+        tags.target_tags.multi_output = self._population
+        tags.target_tags.single_output = not self._population
+        tags.target_tags.positive_only = self.observation_model != "Gaussian" and not isinstance(
+            self.observation_model, GaussianObservations
+        )
+        return tags
+
+    def __getstate__(self):
+        state = dict(BaseEstimator.__getstate__(self))
+        state.pop("training_data_", None)
+        # JAX's functions cannot be pickled, and a copy of one would compile anew: their address travels.
+        state["_link_address"] = links.public_address(self.inverse_link_function)
+        if state["_link_address"] is not None:
+            state["inverse_link_function"] = None
+        return state
+
+    def __setstate__(self, state):
+        state = dict(state)
+        address = state.pop("_link_address")
+        if address is not None:
+            state["inverse_link_function"] = getattr(links.PUBLIC_MODULES[address[0]], address[1])
+        BaseEstimator.__setstate__(self, state)
+
+    def fit(self, X, y=None, *, sample_weight=None, offset=None):
+        """Find the penalized fit, which is the mode of the posterior.
+
+        Parameters
+        ----------
+        X : array_like (n, p), or a pytree of such
+            Features; with a formula, a data frame.
+        y : array_like (n,) for GLM, (n, outputs) for PopulationGLM
+            Observations; a formula has its own.
+        sample_weight : array_like (n,), optional
+            Frequencies: a weight of 2 is the sample twice. Only their ratios matter for the fit; their sum
+            is the n of the posterior.
+        offset : array_like (n,) or, for PopulationGLM, (n, outputs), optional
+            Added to the linear predictor, such as the logarithm of the exposure.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If an argument does not make sense; it is named, with what came and what was expected.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the solver stopped before the optimality conditions held.
+        """
+        self._release()
+        setup, strength, unknowns = self._read_all(X, y, sample_weight, offset)
+        refuse_random(unknowns)
+        warn_of_fit(self._fit(setup, strength, unknowns))
+        return self
+
+    def predict(self, X, *, offset=None):
+        """Mean of y at the fit, shape (n,) for GLM and (n, outputs) for PopulationGLM."""
+        spec = self._spec()
+        matrix = self._read_new(X, spec)
+        with jax.enable_x64(matrix.dtype == np.float64):
+            return np.array(spec.form.link.inverse(self._linear_predictor(matrix, offset)))
+
+    def score(self, X, y=None, *, sample_weight=None, offset=None, score_type=None):
+        """Score the fit on data.
+
+        Parameters
+        ----------
+        X, y, sample_weight, offset
+            As in `fit`.
+        score_type : {"log-likelihood", "pseudo-r2-McFadden", "pseudo-r2-Cohen"}, optional
+            By default the fraction of the deviance explained, D2 (R2 for Gaussian observations), for several
+            outputs the mean of theirs. The log-likelihood is that of one sample, the mean over samples and
+            outputs; McFadden's score is 1 - log-likelihood / that of the null model, Cohen's
+            1 - deviance / that of the null model, each of all outputs together. The null model predicts the
+            mean of the y that is scored.
+
+        Returns
+        -------
+        float
+        """
+        if not isinstance(score_type, str | None) or score_type not in SCORE_TYPES:
+            raise ValueError(f"score_type must be one of {SCORE_TYPES}; got {score_type!r}.")
+        spec = self._spec(needs_dispersion=score_type in ("log-likelihood", "pseudo-r2-McFadden"))
+        # In double precision whatever X is: the deviance is a small difference of large sums.
+        matrix = self._read_new(X, spec).astype(np.float64)
+        y = y if spec.layout.terms is None else spec.layout.terms.targets(X)
+        targets = read_targets(y, len(matrix), spec.form.family, matrix.dtype, population=self._population)
+        weight = read_weights(sample_weight, len(matrix), matrix.dtype)
+        with jax.enable_x64(True):
+            eta = self._linear_predictor(matrix, offset).reshape(targets.shape)
+            return float(score_fit(targets, eta, [weight], spec.form, spec.scale, score_type)[0])
+
+    def _release(self):
+        """Let go of the data of the last fit before those of the next are put together."""
+        if "training_data_" in vars(self):
+            del self.training_data_
+
+    def _read_all(self, X, y, sample_weight, offset, *, for_sampling=False):
+        """Check all arguments; return a Setup, the strength, and what is unknown of it."""
+        setup = self._read(X, y, sample_weight, offset, for_sampling=for_sampling)
+        strength, unknowns = read_unknowns(
+            self.regularizer_strength, setup.parts.prior, setup.layout, setup.free, population=setup.population
+        )
+        return setup, strength, unknowns
+
+    def _fit(self, setup, strength, unknowns, *, for_sampling=False):
+        """Fit; set the fitted attributes and return a Fitted."""
+        prior, given = setup.parts.prior, self.regularizer_strength
+        if unknowns.kinds:
+            # Loads what draws need.
+            from bayesglm._evidence import most_likely_strengths
+
+            values, fitted = most_likely_strengths(setup, strength, unknowns)
+            given = fill_strength(given, prior, unknowns, values)
+        else:
+            (fitted,) = fit_path(setup, [strength], for_sampling=for_sampling)
+        self._set_fitted(fitted, given)
+        return fitted
+
+    def _resolve(self):
+        return resolve(
+            self.observation_model,
+            self.inverse_link_function,
+            self.regularizer,
+            self.solver_name,
+            self.solver_kwargs,
+            self.intercept_prior,
+            self.dispersion_prior,
+        )
+
+    def _read(self, X, y, sample_weight, offset, *, for_sampling=False):
+        """Check all arguments but the strength; return a Setup."""
+        parts = self._resolve()
+        terms = None
+        if self.formula is not None:
+            terms = read_formula(self.formula, X)
+            X, y = terms.design(X), terms.targets(X)
+        matrix, layout = read_design(X)
+        layout = replace(layout, terms=terms)
+        dtype = matrix.dtype
+        family = type(parts.family)
+        targets = read_targets(y, len(matrix), family, dtype, population=self._population)
+        if for_sampling:
+            check_counts(targets, family)
+        n_outputs = targets.shape[1]
+        check_prior_shapes(parts, n_outputs, population=self._population)
+        weight = read_weights(sample_weight, len(matrix), dtype)
+        shift = read_offset(offset, len(matrix), n_outputs, dtype, population=self._population)
+        data = without_unseen(Data(matrix, targets, weight, shift))
+        free = read_feature_mask(self.feature_mask, layout, n_outputs)
+        return Setup(parts, data, layout, free, self._population)
+
+    @staticmethod
+    def _read_strengths(setup, strengths, labels=("",)):
+        """Check strengths against a Setup. Labels begin error messages."""
+        read = []
+        for label, each in zip(labels, strengths, strict=True):
+            try:
+                read.append(
+                    read_strength(each, setup.parts.prior, setup.layout, setup.free, population=setup.population)
+                )
+            except ValueError as error:
+                raise ValueError(f"{label}{error}") from error
+        return read
+
+    def _set_fitted(self, fitted, strength):
+        spec = fitted.spec
+        self.regularizer_strength_ = strength
+        self.spec_ = spec
+        self.training_data_ = fitted.data
+        self.coef_ = spec.layout.split(fitted.coef if self._population else fitted.coef[:, 0])
+        self.intercept_ = fitted.intercept
+        self.scale_ = spec.scale
+        self.dof_resid_ = fitted.total - fitted.edf
+        self.n_features_in_ = spec.layout.n_features
+        if spec.layout.is_array and spec.layout.columns[0] is not None:
+            self.feature_names_in_ = np.array(spec.layout.columns[0], object)
+        elif "feature_names_in_" in vars(self):
+            del self.feature_names_in_
+        self.n_iter_ = fitted.n_iter
+        self.kkt_residual_ = fitted.residual
+        self.converged_ = fitted.converged
+        if "posterior_" in vars(self):
+            del self.posterior_
+
+    def _spec(self, *, needs_dispersion=False):
+        """What the fit fixed; a ValueError if it left the dispersion open and that is needed."""
+        if "spec_" not in vars(self):
+            raise NotFittedError(f"This {type(self).__name__} is not fitted yet: call fit or sample first.")
+        if needs_dispersion and np.isnan(self.spec_.scale).any():
+            raise ValueError(
+                "This needs the dispersion, and scale_ is NaN: the fit has as many effective degrees of freedom as "
+                f"samples. Give it, as in {self.spec_.form.family.__name__}(scale=1.0), or use a stronger regularizer."
+            )
+        return self.spec_
+
+    @staticmethod
+    def _read_new(X, spec):
+        terms = spec.layout.terms
+        matrix, layout = read_design(X if terms is None else terms.design(X))
+        same_layout(layout, spec.layout)
+        return matrix
+
+    def _linear_predictor(self, matrix, offset):
+        """At the fit; shape (n,) for GLM and (n, outputs) for PopulationGLM."""
+        coef = np.concatenate(jax.tree.leaves(self.coef_))
+        intercept = self.intercept_ if self._population else self.intercept_[0]
+        shift = read_offset(offset, len(matrix), len(self.intercept_), matrix.dtype, population=self._population)
+        return matrix @ coef + intercept + (shift if self._population else shift[:, 0])
