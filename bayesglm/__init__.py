@@ -7,6 +7,7 @@ from bayesglm import observation_models as observation_models
 from bayesglm import priors as priors
 from bayesglm._design import Design as Design
 from bayesglm.glm import GLM as GLM
+from bayesglm.glm import ClassifierGLM as ClassifierGLM
 from bayesglm.glm import PopulationGLM as PopulationGLM
 from bayesglm.interop import from_nemos as from_nemos
 from bayesglm.interop import from_sklearn as from_sklearn
@@ -23,6 +24,7 @@ __version__ = "0.1.0"
 __all__ = [
     "GLM",
     "GLMCV",
+    "ClassifierGLM",
     "Design",
     "PopulationGLM",
     "approximate_loo",

@@ -56,9 +56,9 @@ class BayesianGLM(PenalizedGLM):
         """
         spec = self._spec(needs_dispersion=True)
         entropy = read_key(key)
-        mean = self.predict(X, offset=offset)
+        mean = self._mean(X, offset)
         y = draw_y_at(mean.reshape(len(mean), -1), spec, np.random.default_rng(entropy))
-        return y.reshape(mean.shape), mean
+        return y.reshape(len(mean), *spec.outputs.response_shape), mean
 
     def sample(
         self,
@@ -218,7 +218,7 @@ class BayesianGLM(PenalizedGLM):
             raise NotFittedError(f"This {type(self).__name__} has no posterior yet: call sample first.")
         check_draws(num_samples, seed)
         matrix = self._read_new(X, spec)
-        shift = read_offset(offset, len(matrix), len(spec.k), matrix.dtype, population=self._population)
+        shift = read_offset(offset, len(matrix), spec.outputs, matrix.dtype)
         with jax.enable_x64(matrix.dtype == np.float64):
             draws, labels = read_posterior(self.posterior_, spec)
             draws, labels = thin(draws, labels, num_samples)
@@ -259,7 +259,7 @@ class BayesianGLM(PenalizedGLM):
                 f"There is no prior predictive distribution, for the prior is flat of {' and of '.join(flat)}."
             )
         matrix = self._read_new(X, spec)
-        shift = read_offset(offset, len(matrix), len(spec.k), matrix.dtype, population=self._population)
+        shift = read_offset(offset, len(matrix), spec.outputs, matrix.dtype)
         with jax.enable_x64(matrix.dtype == np.float64):
             draws = prior_draws(spec, num_samples, seed, matrix.dtype)
             y, _ = draw_y(draws, matrix, shift, spec, np.random.default_rng(seed))

@@ -8,6 +8,9 @@ Each step replaces the loss by its quadratic model with Fisher curvature, profil
 the penalized quadratic problem, and goes back along the way until F falls. The Hessian of an earlier step serves
 again as long as the residual falls fast. The quadratic problem is that of `_quadratic`.
 
+A joint loss has one linear predictor per class, in which its second derivatives are matrices. It does not change as all
+of a sample's predictors do by the same amount: of the intercepts that are as good, steps keep the sum.
+
 Everything is invariant to the scale of the features, so nothing needs to be standardized: factorizations are scaled
 to a unit diagonal, and the residual is the correlation, in absolute value, of each feature with the derivatives of
 the loss (beyond what the penalty takes up).
@@ -20,8 +23,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from bayesglm._passes import expected_curvature, positive, value_and_slope, weighted_gram
+from bayesglm._passes import (
+    expected_curvature,
+    joint_curvature,
+    own_curvature,
+    positive,
+    value_and_slope,
+    weighted_gram,
+)
 from bayesglm._quadratic import composite_step
 
 __all__ = ["Hessian", "Solution", "blank_hessian", "minimize", "optimality"]
@@ -32,12 +43,29 @@ SLOW = 0.2
 
 
 class Hessian(NamedTuple):
-    """Second derivatives of the loss."""
+    """Second derivatives of the loss; in brackets the shapes for a joint one."""
 
-    gram: Any  # (m, p, p) by the coefficients, intercepts profiled out
-    cross: Any  # (p, m) by coefficient and intercept
-    total: Any  # (m,) by the intercept
-    curvature: Any  # (n, m) of which these are sums
+    gram: Any  # (m, p, p) by the coefficients, intercepts profiled out [(p m, p m)]
+    cross: Any  # (p, m) by coefficient and intercept [(p m, m)]
+    total: Any  # (m,) by the intercept [(m, m)]
+    curvature: Any  # (n, m) of which these are sums [(n, m, m)]
+
+    def inner(self, slope):
+        """Intercepts (m,) that the second derivatives by them turn into `slope`."""
+        if self.total.ndim == 1:
+            return slope / positive(self.total)
+        # What adds to all alike changes nothing: any curvature in that direction will do.
+        return jnp.linalg.solve(self.total + positive(jnp.trace(self.total)) / len(slope), slope)
+
+    def by_coef(self, intercept):
+        """What intercepts (m,) add to the gradient (p, m)."""
+        if self.total.ndim == 1:
+            return self.cross * intercept
+        return (self.cross @ intercept).reshape(-1, len(intercept))
+
+    def by_intercept(self, coef):
+        """What coefficients (p, m) add to the slopes (m,)."""
+        return jnp.sum(self.cross * coef, 0) if self.total.ndim == 1 else self.cross.T @ coef.ravel()
 
 
 class Solution(NamedTuple):
@@ -85,7 +113,7 @@ class _State(NamedTuple):
 
 def minimize(
     X, square, count, y, weight, offset, strength, free, start, *,
-    loss, mean, prior, tol, max_iter, exact_gram, hessian=None,
+    loss, mean, joint, prior, tol, max_iter, exact_gram, hessian=None,
 ):  # fmt: skip
     """Minimize the penalized loss.
 
@@ -104,6 +132,8 @@ def minimize(
     start : pair of coef (p, m) and intercept (m,)
     loss, mean : callable
         loss(y, eta) and mean(eta), elementwise.
+    joint : bool
+        Whether they are rather functions of each row, the loss one whose terms are to be summed.
     prior : class with penalty, prox, common, is_flat, smooth and separable
     tol : float
         Largest residual at which to stop.
@@ -129,14 +159,17 @@ def minimize(
     def evaluate(at):
         coef, intercept, hessian, before, length, n_iter, stuck, _ = at
         eta = offset + intercept + (coef.T @ X).T
-        slope, curvature = value_and_slope(loss, y, eta)[1], expected_curvature(loss, mean, eta)
+        slope = value_and_slope(loss, y, eta, joint=joint)[1]
+        curvature = joint_curvature(mean, eta) if joint else expected_curvature(loss, mean, eta)
         # What overflows must not meet a weight of 0.
-        slope, curvature = (jnp.where(column > 0, z, 0.0) for z in (slope, curvature))
+        slope = jnp.where(column > 0, slope, 0.0)
+        curvature = jnp.where(_beside(column, curvature) > 0, curvature, 0.0)
         rms = positive(jnp.sqrt(jnp.sum(column * slope**2)))
-        rounding = eps * jnp.sum(column * (curvature * (1 + jnp.abs(eta)) + jnp.abs(slope)))
-        slope, curvature = column * slope, column * curvature
+        own = own_curvature(curvature)
+        rounding = eps * jnp.sum(column * (own * (1 + jnp.abs(eta)) + jnp.abs(slope)))
+        slope, curvature = column * slope, _beside(column, curvature) * curvature
         grad = jnp.where(free, X @ slope, 0.0)
-        violation = optimality(coef, grad, strength, square, rms, jnp.sum(curvature, 0), prior)
+        violation = optimality(coef, grad, strength, square, rms, jnp.sum(column * own, 0), prior)
         residual = jnp.maximum(jnp.max(violation), jnp.max(jnp.abs(slope.sum(0))) / rms)
         value, noise = objective(coef, eta)
         return _State(
@@ -162,12 +195,12 @@ def minimize(
             state.renew, lambda: profiled_hessian(X, state.curvature, free, count), lambda: state.hessian
         )
         slope = state.slope.sum(0)
-        profiled = state.grad - hessian.cross * slope / positive(hessian.total)
+        profiled = state.grad - jnp.where(free, hessian.by_coef(hessian.inner(slope)), 0.0)
         scale = jnp.sqrt(square)[:, None] * state.rms
         inner_goal = jnp.maximum(0.03 * state.residual, 0.1 * jnp.maximum(tol, state.floor))
         target = composite_step(hessian.gram, profiled, state.coef, strength, free, scale, inner_goal, count, prior)
         move = target - state.coef
-        move_intercept = -(slope + jnp.sum(hessian.cross * move, 0)) / positive(hessian.total)
+        move_intercept = -hessian.inner(slope + hessian.by_intercept(move))
         along = (move.T @ X).T + move_intercept
         expected = jnp.sum(state.grad * move) + slope @ move_intercept
         expected += prior.penalty(target, strength) - prior.penalty(state.coef, strength)
@@ -205,7 +238,7 @@ def minimize(
 
     p, m = free.shape
     zero = jnp.zeros((), X.dtype)
-    first = blank_hessian(p, y.shape, X.dtype) if hessian is None else hessian
+    first = blank_hessian(p, y.shape, X.dtype, joint=joint) if hessian is None else hessian
     is_blank = jnp.all(first.total == 0)
     before = jnp.where(is_blank, 0.0, jnp.inf).astype(X.dtype)
     begin = _Next(start[0], start[1], first, before, zero + 1, jnp.zeros((), int), zero > 1, zero < 1)
@@ -214,7 +247,8 @@ def minimize(
     last = end.hessian
     old = (end.n_iter == 0) & is_blank
     if exact_gram:
-        old |= jnp.any(jnp.abs(end.curvature - last.curvature) > 1e-9 * end.curvature)
+        now, then = own_curvature(end.curvature), own_curvature(last.curvature)
+        old |= jnp.any(jnp.abs(now - then) > 1e-9 * now)
     last = jax.lax.cond(old, lambda: profiled_hessian(X, end.curvature, free, count), lambda: last)
     return Solution(
         coef=end.coef,
@@ -229,14 +263,22 @@ def minimize(
     )
 
 
-def blank_hessian(p, shape, dtype):
+def blank_hessian(p, shape, dtype, *, joint):
     """A Hessian of zeros, for p features and observations of a shape (n, m)."""
-    m = shape[1]
-    return Hessian(*(jnp.zeros(part, dtype) for part in ((m, p, p), (p, m), m, shape)))
+    n, m = shape
+    parts = ((p * m, p * m), (p * m, m), (m, m), (n, m, m)) if joint else ((m, p, p), (p, m), m, shape)
+    return Hessian(*(jnp.zeros(part, dtype) for part in parts))
+
+
+def _beside(column, array):
+    """A column (n, 1) with as many axes as an array (n, ...)."""
+    return column.reshape(-1, *(1,) * (array.ndim - 1))
 
 
 def profiled_hessian(X, curvature, free, count):
     """Second derivatives of the loss by intercepts and the free coefficients of the first `count` features."""
+    if curvature.ndim == 3:
+        return _joint_hessian(X, curvature, free, count)
     total, cross = jnp.sum(curvature, 0), jnp.where(free, X @ curvature, 0.0)
 
     def one(column, free, cross, total):
@@ -246,6 +288,24 @@ def profiled_hessian(X, curvature, free, count):
     outputs = range(curvature.shape[1])
     gram = jnp.stack([one(curvature[:, o], free[:, o], cross[:, o], total[o]) for o in outputs])
     return Hessian(gram, cross, total, curvature)
+
+
+def _joint_hessian(X, curvature, free, count):
+    """`profiled_hessian` of a joint loss."""
+    (n, m, _), p = curvature.shape, len(X)
+    flat = curvature.reshape(n, m * m)
+    total, cross = jnp.sum(curvature, 0), (X @ flat).reshape(p, m, m)
+    # Those of outputs (a, b) and (b, a) are the same.
+    first, second = np.triu_indices(m)
+    pairs = jax.lax.map(lambda column: weighted_gram(X, column, count), flat.T[first * m + second])
+    place = np.zeros((m, m), int)
+    place[first, second] = place[second, first] = np.arange(len(first))
+    gram = pairs[place].transpose(2, 0, 3, 1).reshape(p * m, p * m)
+    cross = jnp.where(free[:, :, None], cross, 0.0).reshape(p * m, m)
+    moves = free.ravel()
+    blank = Hessian(gram, cross, total, curvature)
+    gram = gram - cross @ jax.vmap(blank.inner, 1, 1)(cross.T)
+    return blank._replace(gram=jnp.where(moves[:, None] & moves, gram, 0.0))
 
 
 def optimality(coef, grad, strength, square, rms, total, prior):

@@ -15,7 +15,7 @@ from bayesglm._design import read_design, same_layout
 from bayesglm._fitting import Setup, fit_path, warn_of_fit
 from bayesglm._formula import read_formula
 from bayesglm._options import check_prior_shapes, resolve
-from bayesglm._problem import Data, without_unseen
+from bayesglm._problem import Data, Outputs, without_unseen
 from bayesglm._score import SCORE_TYPES, score_fit
 from bayesglm._strength import fill_strength, read_feature_mask, read_strength, read_unknowns, refuse_random
 from bayesglm._targets import check_counts, read_offset, read_targets, read_weights
@@ -148,6 +148,10 @@ class PenalizedGLM(BaseEstimator):
 
     def predict(self, X, *, offset=None):
         """Mean of y at the fit, shape (n,) for GLM and (n, outputs) for PopulationGLM."""
+        return self._mean(X, offset)
+
+    def _mean(self, X, offset):
+        """Mean at the fit."""
         spec = self._spec()
         matrix = self._read_new(X, spec)
         with jax.enable_x64(matrix.dtype == np.float64):
@@ -177,7 +181,7 @@ class PenalizedGLM(BaseEstimator):
         # In double precision whatever X is: the deviance is a small difference of large sums.
         matrix = self._read_new(X, spec).astype(np.float64)
         y = y if spec.layout.terms is None else spec.layout.terms.targets(X)
-        targets = read_targets(y, len(matrix), spec.form.family, matrix.dtype, population=self._population)
+        targets, _ = self._read_targets(y, len(matrix), spec.form.family, matrix.dtype, spec.outputs.classes)
         weight = read_weights(sample_weight, len(matrix), matrix.dtype)
         with jax.enable_x64(True):
             eta = self._linear_predictor(matrix, offset).reshape(targets.shape)
@@ -192,8 +196,13 @@ class PenalizedGLM(BaseEstimator):
         """Check all arguments; return a Setup, the strength, and what is unknown of it."""
         setup = self._read(X, y, sample_weight, offset, for_sampling=for_sampling)
         strength, unknowns = read_unknowns(
-            self.regularizer_strength, setup.parts.prior, setup.layout, setup.free, population=setup.population
+            self.regularizer_strength, setup.parts.prior, setup.layout, setup.free, output_shape=setup.outputs.shape
         )
+        if setup.outputs.classes is not None and unknowns.kinds:
+            raise ValueError(
+                f"regularizer_strength must be numbers for {type(self).__name__}; got {unknowns.kinds[0]!r}. Choose one "
+                "by GLMCV."
+            )
         return setup, strength, unknowns
 
     def _fit(self, setup, strength, unknowns, *, for_sampling=False):
@@ -232,16 +241,20 @@ class PenalizedGLM(BaseEstimator):
         layout = replace(layout, terms=terms)
         dtype = matrix.dtype
         family = type(parts.family)
-        targets = read_targets(y, len(matrix), family, dtype, population=self._population)
+        targets, outputs = self._read_targets(y, len(matrix), family, dtype)
         if for_sampling:
             check_counts(targets, family)
-        n_outputs = targets.shape[1]
-        check_prior_shapes(parts, n_outputs, population=self._population)
+        check_prior_shapes(parts, outputs)
         weight = read_weights(sample_weight, len(matrix), dtype)
-        shift = read_offset(offset, len(matrix), n_outputs, dtype, population=self._population)
+        shift = read_offset(offset, len(matrix), outputs, dtype)
         data = without_unseen(Data(matrix, targets, weight, shift))
-        free = read_feature_mask(self.feature_mask, layout, n_outputs)
-        return Setup(parts, data, layout, free, self._population)
+        free = read_feature_mask(self.feature_mask, layout, outputs.count)
+        return Setup(parts, data, layout, free, outputs)
+
+    def _read_targets(self, y, n_samples, family, dtype, classes=None):
+        """y as an array (n_samples, outputs), and what outputs are."""
+        targets = read_targets(y, n_samples, family, dtype, population=self._population)
+        return targets, Outputs(targets.shape[1], self._population)
 
     @staticmethod
     def _read_strengths(setup, strengths, labels=("",)):
@@ -250,7 +263,7 @@ class PenalizedGLM(BaseEstimator):
         for label, each in zip(labels, strengths, strict=True):
             try:
                 read.append(
-                    read_strength(each, setup.parts.prior, setup.layout, setup.free, population=setup.population)
+                    read_strength(each, setup.parts.prior, setup.layout, setup.free, output_shape=setup.outputs.shape)
                 )
             except ValueError as error:
                 raise ValueError(f"{label}{error}") from error
@@ -261,9 +274,10 @@ class PenalizedGLM(BaseEstimator):
         self.regularizer_strength_ = strength
         self.spec_ = spec
         self.training_data_ = fitted.data
-        self.coef_ = spec.layout.split(fitted.coef if self._population else fitted.coef[:, 0])
-        self.intercept_ = fitted.intercept
-        self.scale_ = spec.scale
+        outputs = spec.outputs
+        self.coef_ = spec.layout.split(fitted.coef.reshape(-1, *outputs.shape))
+        self.intercept_ = fitted.intercept.reshape(outputs.shape or 1)
+        self.scale_ = spec.scale[:: outputs.n_classes]
         self.dof_resid_ = fitted.total - fitted.edf
         self.n_features_in_ = spec.layout.n_features
         if spec.layout.is_array and spec.layout.columns[0] is not None:
@@ -296,7 +310,8 @@ class PenalizedGLM(BaseEstimator):
 
     def _linear_predictor(self, matrix, offset):
         """At the fit; shape (n,) for GLM and (n, outputs) for PopulationGLM."""
-        coef = np.concatenate(jax.tree.leaves(self.coef_))
-        intercept = self.intercept_ if self._population else self.intercept_[0]
-        shift = read_offset(offset, len(matrix), len(self.intercept_), matrix.dtype, population=self._population)
-        return matrix @ coef + intercept + (shift if self._population else shift[:, 0])
+        outputs = self._spec().outputs
+        coef = np.concatenate(jax.tree.leaves(self.coef_)).reshape(-1, outputs.count)
+        shift = read_offset(offset, len(matrix), outputs, matrix.dtype)
+        eta = matrix @ coef + self.intercept_.ravel() + shift
+        return eta.reshape(len(matrix), *outputs.shape)

@@ -15,13 +15,20 @@ from bayesglm._model import Spec
 from bayesglm._numpyro import is_distribution
 from bayesglm._options import Parts
 from bayesglm._posterior import Form
-from bayesglm._problem import Data, make_batches, on_device, per_output
-from bayesglm._propriety import boundary_fault, rank_fault, row_space, separation_fault
+from bayesglm._problem import Data, Outputs, against_last, balanced, make_batches, on_device, per_output
+from bayesglm._propriety import (
+    boundary_fault,
+    class_separation_fault,
+    missing_class_fault,
+    rank_fault,
+    row_space,
+    separation_fault,
+)
 from bayesglm._warn import warn_user
 from bayesglm._working_set import find_sparse_modes
 from bayesglm.links import IDENTITY
 
-__all__ = ["Fitted", "Setup", "fit_path", "warn_of_fit"]
+__all__ = ["Fitted", "Setup", "fit_path", "make_problems", "warn_of_fit"]
 
 # Penalties with kinks: features and entries of X up to which all features are solved for at once.
 SMALL_WIDTH, SMALL_SIZE = 256, 10**6
@@ -44,7 +51,7 @@ class Setup(NamedTuple):
     data: Data
     layout: Layout
     free: np.ndarray  # (p, outputs) bool: coefficients that are not held at zero
-    population: bool
+    outputs: Outputs
 
 
 class Effort(NamedTuple):
@@ -68,12 +75,13 @@ class Fitted:
     @cached_property
     def coef(self):
         """Coefficients, shape (p, outputs)."""
-        return per_output(self.batches, [mode.coef for mode in self.modes])
+        coef = per_output(self.batches, [mode.coef for mode in self.modes])
+        return balanced(coef, self.spec.outputs, self.spec.shared_shifts)
 
     @property
     def intercept(self):
         """Intercepts, shape (outputs,)."""
-        return per_output(self.batches, [mode.intercept for mode in self.modes])
+        return balanced(per_output(self.batches, [mode.intercept for mode in self.modes]), self.spec.outputs)
 
     @property
     def starts(self):
@@ -82,8 +90,11 @@ class Fitted:
 
     @property
     def edf(self):
-        """Effective degrees of freedom, shape (outputs,)."""
-        return per_output(self.batches, [mode.edf for mode in self.modes])
+        """Effective degrees of freedom, shape (responses,)."""
+        edf = per_output(self.batches, [mode.edf for mode in self.modes])
+        # Of the intercepts of classes, one is given by the others.
+        n_classes = self.spec.outputs.n_classes
+        return edf.reshape(-1, n_classes).sum(1) - (n_classes > 1)
 
     @property
     def total(self):
@@ -115,8 +126,11 @@ class Fitted:
         """Which free coefficients have no prior, shape (p, outputs)."""
         return np.asarray(self.spec.form.prior.is_flat(self.spec.strength)) & self.spec.free
 
-    def fault(self, output, *, with_intercept):
-        """Why an output has no mode or no proper posterior: a Fault, or None."""
+    def fault(self, response, *, with_intercept):
+        """Why a response has no mode or no proper posterior: a Fault, or None."""
+        if self.spec.outputs.classes is not None:
+            return self._fault_of_classes(response, with_intercept=with_intercept)
+        output = response
         X, y, weight, offset = self.data
         y, flat = y[:, output], self.flat[:, output]
         family, link = self.spec.form.family, self.spec.form.link
@@ -127,6 +141,19 @@ class Fitted:
         eta = offset[:, output] + self.intercept[output] + X @ self.coef[:, output]
         return (None if self.determined else rank_fault(X, weight, flat, with_intercept=with_intercept)) or (
             separation_fault(X, y, weight, eta, flat, family, self.tol, with_intercept=with_intercept)
+        )
+
+    def _fault_of_classes(self, response, *, with_intercept):
+        X, y, weight, offset = self.data
+        classes = self.spec.outputs.classes
+        mine = slice(response * len(classes), (response + 1) * len(classes))
+        flat = self.flat[:, mine].any(1)
+        fault = missing_class_fault(y[:, mine], weight, classes) if with_intercept else None
+        if fault is not None or not flat.any():
+            return fault
+        eta = offset[:, mine] + self.intercept[mine] + X @ self.coef[:, mine]
+        return (None if self.determined else rank_fault(X, weight, flat, with_intercept=with_intercept)) or (
+            class_separation_fault(X, y[:, mine], weight, eta, flat, self.tol, with_intercept=with_intercept)
         )
 
 
@@ -151,7 +178,7 @@ def fit_path(setup, strengths, *, for_sampling=False, start=None, rough=False):
         One for each strength.
     """
     parts, data = setup.parts, setup.data
-    split = [make_batches(data, strength, setup.free) for strength in strengths]
+    split = [make_problems(setup, strength) for strength in strengths]
     with jax.enable_x64(data.X.dtype == np.float64):
         X = on_device(data.X)
         effort = Effort(SMALL_SIZE if for_sampling else TINY_SIZE, rough)
@@ -166,6 +193,15 @@ def fit_path(setup, strengths, *, for_sampling=False, start=None, rough=False):
             spec = _make_spec(setup, strength, batches, scales)
             fits.append(Fitted(data, batches, list(modes), spec, _tolerance(parts, data.X.dtype)))
     return fits
+
+
+def make_problems(setup, strength):
+    """Batches of a Setup at a strength."""
+    free = against_last(np.asarray(setup.parts.prior.is_flat(strength)), setup.free, setup.outputs)
+    batches = make_batches(setup.data, strength, free, n_classes=setup.outputs.n_classes)
+    if setup.outputs.classes is not None and batches[-1].outputs.shape[1] > setup.outputs.n_classes:
+        raise ValueError("mask has a group that spans responses; a group may span the classes of one response only.")
+    return batches
 
 
 def _fit_batches(X, data, batches, starts, parts, effort):
@@ -183,9 +219,10 @@ def _fit_batches(X, data, batches, starts, parts, effort):
         return [found[k] for k in range(len(batches))]
     joined = _join([batches[k] for k in order])
     start = None if starts[0] is None else _join([starts[k] for k in order])
-    is_path = not parts.prior.smooth or len(batches) >= FEWEST_OF_PATH
+    one_by_one = not parts.prior.smooth or parts.family.joint
+    is_path = one_by_one or len(batches) >= FEWEST_OF_PATH
     n_paths = len(batches[0].y) if is_path else len(joined.y)
-    shares = parts.prior.smooth and n_paths < len(joined.y)
+    shares = not one_by_one and n_paths < len(joined.y)
     first = parts._replace(max_iter=min(parts.max_iter, MAX_SHARED_STEPS)) if shares else parts
     modes, scale = _fit_batch(X, data, joined, first, start, effort, n_paths)
     if shares and not modes.converged.all():
@@ -249,12 +286,12 @@ def _find_modes(X, data, batch, scale, start, parts, effort):
     problem = X, data.weight, batch.y, batch.offset, batch.strength, batch.free
     is_tiny = X.size * batch.outputs.size <= effort.tiny
     exact = not effort.rough and not parts.family.scale_shapes_mean and not isinstance(parts.family.scale, numbers.Real)
-    if parts.prior.smooth:
+    if parts.prior.smooth and not parts.family.joint:
         dual = n_features > n_samples and bool(((batch.strength > 0) | ~batch.free).all())
         static |= {"dual": dual, "alike": dual and _is_alike(batch), "n_paths": effort.n_paths}
         static["trace"] = "exact" if exact else "none" if effort.rough else "cheap"
         modes = find_smooth_modes[is_tiny](*problem, scale, start, tol, parts.max_iter, **static)
-    elif _is_small(X):
+    elif _is_small(X) or parts.prior.smooth:
         static |= {"prior": type(parts.prior), "n_paths": effort.n_paths, "rough": effort.rough}
         modes = find_modes[is_tiny](*problem, scale, start, tol, parts.max_iter, **static)
     else:
@@ -321,11 +358,12 @@ def warn_of_fit(fitted):
 
 def _warn_of_mode(fitted):
     """Name the cause of a fit that did not converge, or is not unique."""
-    outputs = range(fitted.coef.shape[1])
+    outputs = range(fitted.spec.outputs.n_responses)
     faults = [(output, fault) for output in outputs if (fault := fitted.fault(output, with_intercept=True))]
     if faults:
         output, fault = faults[0]
-        where = f" (output {output}; {len(faults)} of {len(outputs)} are affected)" if fitted.spec.population else ""
+        several = fitted.spec.outputs.several
+        where = f" (output {output}; {len(faults)} of {len(outputs)} are affected)" if several else ""
         effect = "has no finite optimum" if fault.is_unbounded else "is one of many, that of smallest norm"
         message = f"The fit{where} {effect}, for {fault.cause}. {fault.remedy}".strip()
         warn_user(message, ConvergenceWarning)
@@ -358,9 +396,10 @@ def _make_spec(setup, strength, batches, scales):
             type(parts.prior),
             samples_scale=not fixed,
             conditional_prior=parts.conditional_prior and not fixed and not family.scale_shapes_mean,
+            n_classes=setup.outputs.n_classes,
         ),
         layout=setup.layout,
-        population=setup.population,
+        outputs=setup.outputs,
         strength=strength,
         free=setup.free,
         blocks=blocks,

@@ -78,7 +78,7 @@ def _find_modes(
         )
         solution = minimize(
             features, square, len(square), y, share, offset, strength, free, (coef, intercept), exact_gram=not rough,
-            loss=partial(family.nll, link=link, scale=scale), mean=link.inverse, prior=prior,
+            joint=family.joint, loss=partial(family.nll, link=link, scale=scale), mean=link.inverse, prior=prior,
             tol=tol, max_iter=max_iter, hessian=hessian,
         )  # fmt: skip
         coef = solution.coef
@@ -97,7 +97,7 @@ def _find_modes(
 
     def solve_path(problems):
         y, offset, _, free, _, (coef, _) = jax.tree.map(lambda leaf: leaf[0], problems)
-        blank = blank_hessian(len(square), y.shape, X.dtype)
+        blank = blank_hessian(len(square), y.shape, X.dtype, joint=family.joint)
         begin = jnp.zeros_like(coef), start_of_intercept(y, offset, share, link), blank
         return jax.lax.scan(solve, begin, problems)[1]
 

@@ -11,7 +11,8 @@ from bayesglm._design import Design, Layout, check_columns, column_names
 from bayesglm._groups import spread
 from bayesglm._numpyro import dist, numpyro
 from bayesglm._posterior import Form, Priors
-from bayesglm._problem import is_grouped
+from bayesglm._problem import Outputs, is_grouped, shared_shifts
+from bayesglm._targets import read_labels
 
 __all__ = ["Hyper", "Spec", "glm_model", "read_traced", "rates"]
 
@@ -34,8 +35,7 @@ class Spec:
     ----------
     form : Form
     layout : Layout
-    population : bool
-        Whether coefficients have an output axis for the user.
+    outputs : Outputs
     strength : numpy.ndarray or tuple
         As from `read_strength`.
     free : numpy.ndarray of bool, shape (p, outputs)
@@ -57,7 +57,7 @@ class Spec:
 
     form: Form
     layout: Layout
-    population: bool
+    outputs: Outputs
     strength: Any
     free: np.ndarray
     blocks: tuple
@@ -68,6 +68,16 @@ class Spec:
     intercept_prior: Any
     scale_prior: Any
     hyper: Hyper | None = None
+
+    @property
+    def population(self):
+        """Whether coefficients have an output axis for the user."""
+        return bool(self.outputs.shape)
+
+    @property
+    def shared_shifts(self):
+        """Features (p, responses) in which only differences between classes mean something."""
+        return shared_shifts(np.asarray(self.form.prior.is_flat(self.strength)), self.free, self.outputs)
 
     @property
     def priors(self):
@@ -131,14 +141,18 @@ def glm_model(spec, X, y, weight, offset):
     eta = offset + intercept + X @ coef
     keep = weight > 0
     scale = jnp.where(keep, weight, 1.0)
-    if spec.population:
+    n_responses, several = spec.outputs.n_responses, spec.outputs.several
+    if spec.outputs.classes is not None:
+        eta = eta.reshape(-1, *spec.outputs.shape)
+    if several:
         keep, scale = keep[:, None], scale[:, None]
+    inside = keep[..., None] if spec.outputs.classes is not None else keep
     with numpyro.handlers.mask(mask=keep), numpyro.handlers.scale(scale=scale):
         # A mean outside the domain, or one that overflows, must not meet a weight of 0.
         usual = spec.form.link.predictor(jnp.full((), 0.5, eta.dtype))
-        family = spec.form.family.distribution(jnp.where(keep, eta, usual), spec.form.link, family_scale)
-        if spec.population:
-            with numpyro.plate("obs", eta.shape[0], dim=-2), numpyro.plate("output", n_outputs, dim=-1):
+        family = spec.form.family.distribution(jnp.where(inside, eta, usual), spec.form.link, family_scale)
+        if several:
+            with numpyro.plate("obs", eta.shape[0], dim=-2), numpyro.plate("output", n_responses, dim=-1):
                 numpyro.sample("y", family, obs=y)
         else:
             with numpyro.plate("obs", eta.shape[0]):
@@ -197,7 +211,7 @@ def read_traced(X, y, sample_weight, offset, spec):
     Returns
     -------
     X, y, weight, offset
-        Shapes (n, p), (n,) or (n, outputs) or None, (n,), and that of y.
+        Shapes (n, p), (n,) or (n, responses) or None, (n,), and (n,) or (n, outputs).
     """
     try:
         parts = spec.layout.treedef.flatten_up_to(X.tree if isinstance(X, Design) else X)
@@ -212,18 +226,24 @@ def read_traced(X, y, sample_weight, offset, spec):
             raise ValueError(f"{label} must have shape (samples, {width}), as in the fit; got {leaf.shape}.")
     matrix = jnp.concatenate(leaves, axis=1)
     n = len(matrix)
-    shape = (n, len(spec.k)) if spec.population else (n,)
+    outputs = spec.outputs
+    shape = (n, *outputs.shape)
     weight = jnp.ones(n) if sample_weight is None else _as_jax(sample_weight)
     offset = jnp.zeros(shape) if offset is None else _as_jax(offset)
-    if spec.population and offset.shape == (n,):
+    if outputs.several and outputs.classes is None and offset.shape == (n,):
         offset = jnp.broadcast_to(offset[:, None], shape)
+    if y is not None and outputs.classes is not None:
+        # Labels cannot be traced.
+        y = read_labels(y, n, np.dtype(np.float32), outputs.classes)[0]
+        y = y.reshape(n, *outputs.response_shape, -1).argmax(-1)
     y = None if y is None else _as_jax(y)
-    if y is not None and y.shape == (n, 1) and not spec.population:
+    if y is not None and y.shape == (n, 1) and not outputs.several:
         y = y[:, 0]
-    for name, array, expected in (("y", y, shape), ("sample_weight", weight, (n,)), ("offset", offset, shape)):
-        if array is not None and array.shape != expected:
-            raise ValueError(f"{name} must have shape {expected}; got {array.shape}.")
-    return matrix, y, weight, offset
+    expected = {"y": (n, *outputs.response_shape), "sample_weight": (n,), "offset": shape}
+    for name, array in (("y", y), ("sample_weight", weight), ("offset", offset)):
+        if array is not None and array.shape != expected[name]:
+            raise ValueError(f"{name} must have shape {expected[name]}; got {array.shape}.")
+    return matrix, y, weight, offset.reshape(n, -1) if outputs.shape else offset
 
 
 def _as_jax(array):

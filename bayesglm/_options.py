@@ -63,8 +63,11 @@ def resolve(
     solver_kwargs,
     intercept_prior,
     dispersion_prior,
+    families=None,
 ):
     """Turn the constructor's arguments into objects.
+
+    `families` are the observation models that there are, by their names.
 
     Returns
     -------
@@ -75,7 +78,7 @@ def resolve(
     ValueError
         That names the argument, what came and what is known.
     """
-    family = _from_name(observation_model, FAMILIES, "observation_model")
+    family = _from_name(observation_model, families or FAMILIES, "observation_model")
     link = _resolve_link(inverse_link_function, family)
     prior = _from_name("UnRegularized" if regularizer is None else regularizer, REGULARIZERS, "regularizer")
     if solver_name is not None and not (isinstance(solver_name, str) and solver_name in SOLVERS):
@@ -224,9 +227,9 @@ def _read_solver_kwargs(kwargs):
     return tol, int(max_iter)
 
 
-def check_prior_shapes(parts, n_outputs, *, population):
+def check_prior_shapes(parts, outputs):
     """Raise a ValueError unless the priors of the intercept and the scale fit the outputs."""
-    allowed = [(), (n_outputs,)] if population else [()]
+    allowed = [(), (outputs.count,)] if outputs.shape else [()]
     if parts.intercept_prior is not None and parts.intercept_prior.batch_shape not in allowed:
         expected = " or ".join(map(str, allowed))
         raise ValueError(

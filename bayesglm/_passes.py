@@ -11,6 +11,8 @@ __all__ = [
     "blocks",
     "correlate",
     "expected_curvature",
+    "joint_curvature",
+    "own_curvature",
     "hessian_with_intercept",
     "moments",
     "positive",
@@ -28,8 +30,10 @@ def positive(x):
     return jnp.where(x > 0, x, 1.0)
 
 
-def value_and_slope(loss, y, eta):
-    """Loss and its derivative in eta, elementwise."""
+def value_and_slope(loss, y, eta, *, joint=False):
+    """Loss and its derivative in eta, elementwise; if it is joint, the derivative of its sum over the last axis."""
+    if joint:
+        return loss(y, eta), jax.grad(lambda e: jnp.sum(loss(y, e)))(eta)
     return jax.jvp(lambda e: loss(y, e), (eta,), (jnp.ones_like(eta),))
 
 
@@ -40,6 +44,17 @@ def expected_curvature(loss, mean, eta):
     """
     expected = jax.lax.stop_gradient(mean(eta))
     return jax.jvp(lambda e: value_and_slope(loss, expected, e)[1], (eta,), (jnp.ones_like(eta),))[1]
+
+
+def joint_curvature(mean, eta):
+    """Expected second derivatives (n, m, m) of a joint loss in eta (n, m), its link canonical: the covariance of y."""
+    share = mean(eta)
+    return share[:, :, None] * jnp.eye(share.shape[1], dtype=eta.dtype) - share[:, :, None] * share[:, None]
+
+
+def own_curvature(curvature):
+    """Second derivatives (n, m) by each linear predictor alone, of elementwise (n, m) or joint (n, m, m) ones."""
+    return curvature if curvature.ndim == 2 else jnp.diagonal(curvature, axis1=1, axis2=2)
 
 
 def hessian_with_intercept(X, curvature):

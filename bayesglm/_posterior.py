@@ -43,6 +43,17 @@ class Form:
     samples_scale: bool
     conditional_prior: bool  # whether k = total / phi follows the sampled phi
     mixture: bool = False  # whether samplers see priors with kinks as scale mixtures
+    n_classes: int = 1  # outputs that are the classes of one response
+
+    def by_class(self, array):
+        """Numbers (..., outputs) with an axis of classes at the end, if the family is of classes."""
+        if not self.family.joint:
+            return array
+        return array.reshape(*array.shape[:-1], -1, self.n_classes)
+
+    def per_response(self, array):
+        """Terms of `by_class`, summed over classes: (..., responses)."""
+        return array.sum(-1) if self.family.joint else array
 
 
 class Target(NamedTuple):
@@ -59,6 +70,7 @@ class Target(NamedTuple):
     coef: Any  # (p, m), mode
     intercept: Any  # (m,), mode
     free: Any  # (p, m) bool: coefficients that are not held at zero
+    free_intercept: Any  # (m,) bool: intercepts that are not held where they are
     learned: Any = None  # Learned, if some strengths are random
 
 
@@ -140,7 +152,11 @@ def log_likelihood(X, weight, target, form, lanes):
         eta = coef @ block.T + offset + intercept[:, None]
 
         def total(eta, scale):
-            terms = form.family.nll(y, eta, form.link, scale) / form.family.phi(scale)
+            if form.family.joint:
+                # Classes are the last axis of its functions.
+                terms = form.family.nll(y.T, eta.T, form.link, scale).T
+            else:
+                terms = form.family.nll(y, eta, form.link, scale) / form.family.phi(scale)
             if form.samples_scale:
                 terms = terms + form.family.log_normalizer(y, scale)
             return -jnp.sum(share * terms)

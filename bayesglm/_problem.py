@@ -4,6 +4,7 @@ Outputs that no group couples are independent problems of one output each and ar
 that groups couple form one problem together. A `Batch` holds all problems with the same number of outputs.
 """
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +12,19 @@ import numpy as np
 
 from bayesglm._design import ALIGNMENT, aligned_empty
 
-__all__ = ["Batch", "Data", "coupled_outputs", "make_batches", "on_device", "per_output", "without_unseen"]
+__all__ = [
+    "Batch",
+    "Data",
+    "Outputs",
+    "against_last",
+    "balanced",
+    "coupled_outputs",
+    "make_batches",
+    "on_device",
+    "per_output",
+    "shared_shifts",
+    "without_unseen",
+]
 
 
 class Data(NamedTuple):
@@ -21,6 +34,52 @@ class Data(NamedTuple):
     y: Any  # (n, outputs)
     weight: Any  # (n,)
     offset: Any  # (n, outputs)
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """What the outputs of a model, the columns of its coefficients, are to the user.
+
+    Parameters
+    ----------
+    n_responses : int
+        Columns of y.
+    several : bool
+        Whether responses have an axis for the user.
+    classes : numpy.ndarray or None
+        Labels, if each response is one of several classes: then each has so many outputs in a row.
+    """
+
+    n_responses: int
+    several: bool
+    classes: Any = None
+
+    @property
+    def n_classes(self):
+        """Outputs of a response."""
+        return 1 if self.classes is None else len(self.classes)
+
+    @property
+    def count(self):
+        """Number of outputs."""
+        return self.n_responses * self.n_classes
+
+    @property
+    def response_shape(self):
+        """Axes that y has beside the samples."""
+        return (self.n_responses,) if self.several else ()
+
+    @property
+    def shape(self):
+        """Axes that coefficients have beside the features."""
+        return self.response_shape + (() if self.classes is None else (self.n_classes,))
+
+    def labels(self):
+        """Of each output, as tables show it; one empty text if there is no axis."""
+        responses = [str(response) for response in range(self.n_responses)] if self.several else [""]
+        if self.classes is None:
+            return responses
+        return [f"{response}, {label}" if response else str(label) for response in responses for label in self.classes]
 
 
 def without_unseen(data):
@@ -64,7 +123,7 @@ class Batch(NamedTuple):
     free: Any  # (B, p, m) bool: coefficients that are not held at zero
 
 
-def make_batches(data, strength, free, shared=None):
+def make_batches(data, strength, free, shared=None, *, n_classes=1):
     """Split the outputs into independent problems, those of equal size in one batch.
 
     Parameters
@@ -76,13 +135,15 @@ def make_batches(data, strength, free, shared=None):
         Coefficients that are not held at zero.
     shared : numpy.ndarray of int, shape (p, outputs), optional
         Which random strength each coefficient has, -1 for none: one that outputs share connects them, as groups do.
+    n_classes : int
+        So many outputs in a row are the classes of one response, and one problem.
 
     Returns
     -------
     list of Batch
     """
     dtype = data.X.dtype
-    blocks = coupled_outputs(strength, data.y.shape[1], shared)
+    blocks = coupled_outputs(strength, data.y.shape[1], shared, n_classes=n_classes)
     batches = []
     for size in sorted({len(block) for block in blocks}):
         outputs = np.array([block for block in blocks if len(block) == size])
@@ -105,14 +166,37 @@ def per_output(batches, values):
     return joined[..., np.argsort(order)]
 
 
+def shared_shifts(flat, free, outputs):
+    """Features (p, responses) that have no prior in any class: what is added to all classes alike changes nothing."""
+    return (flat | ~free).reshape(len(free), -1, outputs.n_classes).all(2)
+
+
+def against_last(flat, free, outputs):
+    """`free` without the last class of features in which only differences between classes mean something."""
+    if outputs.n_classes == 1:
+        return free
+    held = np.zeros((*free.shape[:1], outputs.n_responses, outputs.n_classes), bool)
+    held[:, :, -1] = shared_shifts(flat, free, outputs)
+    return free & ~held.reshape(free.shape)
+
+
+def balanced(array, outputs, shifts=True):
+    """Numbers (..., outputs) moved to a sum of zero over classes, where `shifts` (..., responses)."""
+    if outputs.n_classes == 1:
+        return array
+    by_class = array.reshape(*array.shape[:-1], outputs.n_responses, outputs.n_classes)
+    mean = by_class.mean(-1, keepdims=True)
+    return (by_class - np.where(np.expand_dims(shifts, -1), mean, 0.0)).astype(array.dtype).reshape(array.shape)
+
+
 def is_grouped(strength):
     """Whether a strength is that of groups: (per group, group of each coefficient)."""
     return isinstance(strength, tuple) and strength[1].dtype.kind == "i"
 
 
-def coupled_outputs(strength, n_outputs, shared=None):
-    """Sets of outputs that are connected by groups, or by random strengths that they share."""
-    label = np.arange(n_outputs)
+def coupled_outputs(strength, n_outputs, shared=None, *, n_classes=1):
+    """Sets of outputs that are connected: classes of a response, or by groups or random strengths that they share."""
+    label = np.arange(n_outputs) // n_classes * n_classes
     links = [(shared, shared.max(initial=-1) + 1)] if shared is not None else []
     if is_grouped(strength):
         links.append((strength[1], len(strength[0])))

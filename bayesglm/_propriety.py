@@ -4,7 +4,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Fault", "boundary_fault", "rank_fault", "row_space", "separation_fault"]
+__all__ = [
+    "Fault",
+    "boundary_fault",
+    "class_separation_fault",
+    "missing_class_fault",
+    "rank_fault",
+    "row_space",
+    "separation_fault",
+]
 
 
 class Fault(NamedTuple):
@@ -13,6 +21,13 @@ class Fault(NamedTuple):
     cause: str
     remedy: str
     is_unbounded: bool  # whether the likelihood rises for ever, rather than being flat
+
+
+SEPARATED = Fault(
+    "features without a penalty separate the data, so the likelihood rises for ever along them",
+    "Give them a regularizer_strength.",
+    is_unbounded=True,
+)
 
 
 def boundary_fault(y, weight, family):
@@ -27,6 +42,25 @@ def boundary_fault(y, weight, family):
     if direction[0] == 0 or (direction != direction[0]).any():
         return None
     return Fault(f"every y is {y[weight > 0][0]:g}, so the likelihood rises for ever with the intercept", "", True)
+
+
+def missing_class_fault(y, weight, classes):
+    """The fault of a class that no sample has, or None.
+
+    Parameters
+    ----------
+    y : (n, classes)
+    weight : (n,)
+    classes : (classes,) labels
+    """
+    missing = np.flatnonzero(~(y[weight > 0] > 0).any(0))
+    if not missing.size:
+        return None
+    return Fault(
+        f"no sample is of the class {classes[missing[0]]!r}, so the likelihood rises for ever as its intercept falls",
+        "",
+        True,
+    )
 
 
 def rank_fault(X, weight, flat, *, with_intercept):
@@ -71,21 +105,51 @@ def separation_fault(X, y, weight, eta, flat, family, tol, *, with_intercept):
     """
     rows = weight > 0
     direction = family.recession(y[rows])
-    # On its way to infinity, a separated sample's share of the residual falls like exp(-|eta|) / sqrt(n), so the
-    # solver does not stop before this; 3 is a margin. Only what lies beyond is worth a linear program.
-    suspicious = -np.log(tol * np.sqrt(rows.sum())) - 3.0
-    if not flat.any() or not (direction * eta[rows] > suspicious).any():
+    if not flat.any() or not (direction * eta[rows] > _suspicious(tol, rows)).any():
         return None
-    design = X[rows][:, flat]
-    if with_intercept:
-        design = np.column_stack([np.ones(len(design)), design - design.mean(0)])
-    if not _separates(design, direction):
+    design = _flat_design(X[rows], flat, with_intercept=with_intercept)
+    return SEPARATED if _separates(design, direction) else None
+
+
+def class_separation_fault(X, y, weight, eta, flat, tol, *, with_intercept):
+    """`separation_fault` of classes.
+
+    Parameters
+    ----------
+    X : (n, p)
+    y, eta : (n, classes)
+    weight : (n,)
+    flat : (p,) bool
+    tol : float
+    with_intercept : bool
+    """
+    rows = weight > 0
+    label, n_classes = y[rows].argmax(1), y.shape[1]
+    own = np.arange(n_classes) == label[:, None]
+    margin = eta[rows][own] - np.where(own, -np.inf, eta[rows]).max(1)
+    if not flat.any() or not (margin > _suspicious(tol, rows)).any():
         return None
-    return Fault(
-        "features without a penalty separate the data, so the likelihood rises for ever along them",
-        "Give them a regularizer_strength.",
-        is_unbounded=True,
-    )
+    design = _flat_design(X[rows], flat, with_intercept=with_intercept)
+    # One row for each sample and each class that is not its own: by how much it prefers its own.
+    against = (own[:, None] * 1.0 - np.eye(n_classes))[~own]
+    rows_of = np.repeat(np.arange(len(label)), n_classes - 1)
+    preference = (design[rows_of][:, :, None] * against[:, None]).reshape(len(against), -1)
+    return SEPARATED if _separates(preference, np.ones(len(against))) else None
+
+
+def _suspicious(tol, rows):
+    """Linear predictor beyond which a linear program is worth it.
+
+    On its way to infinity, a separated sample's share of the residual falls like exp(-|eta|) / sqrt(n), so the solver
+    does not stop before this; 3 is a margin.
+    """
+    return -np.log(tol * np.sqrt(rows.sum())) - 3.0
+
+
+def _flat_design(X, flat, *, with_intercept):
+    """Features without a prior, and a constant if the intercept has none either."""
+    design = X[:, flat]
+    return np.column_stack([np.ones(len(design)), design - design.mean(0)]) if with_intercept else design
 
 
 def row_space(design):

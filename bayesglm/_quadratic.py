@@ -35,7 +35,7 @@ def composite_step(gram, grad, coef, strength, free, scale, goal, count, prior):
     def one_round(carry):
         w, violation, rounds = carry
         arguments = w, gradient(w), hessian, strength, free, prior
-        w = jax.lax.cond(rounds > 0, lambda: newton_on_support(*arguments), lambda: w)
+        w = jax.lax.cond((rounds > 0) | prior.smooth, lambda: newton_on_support(*arguments), lambda: w)
         if prior.separable:
             w, violation = descend(w, gradient(w), hessian, strength, scale, goal, count, limit, prior)
         else:
@@ -47,20 +47,21 @@ def composite_step(gram, grad, coef, strength, free, scale, goal, count, prior):
 
 
 def descend(coef, grad, hessian, strength, scale, goal, count, limit, prior):
-    """Coordinate descent on a quadratic function of gradient `grad` at coef (p, 1), plus a separable penalty.
+    """Coordinate descent on a quadratic function of gradient `grad` at coef (p, m), plus a separable penalty.
 
     Returns
     -------
-    coef : (p, 1)
+    coef : (p, m)
     violation : ()
         Largest one met in the last pass.
     """
     metric = positive(jnp.diagonal(hessian))
-    scale = positive(scale[:, 0])
+    shape, scale = coef.shape, positive(jnp.broadcast_to(scale, coef.shape).ravel())
+    strength = jax.tree.map(jnp.ravel, strength)
 
     def one(j, carry):
         coef, grad, worst = carry
-        own = jax.tree.map(lambda leaf: leaf[j, 0], strength)
+        own = jax.tree.map(lambda leaf: leaf[j], strength)
         new = prior.prox(coef[j] - grad[j] / metric[j], own, 1 / metric[j])
         change = new - coef[j]
         grad = jax.lax.cond(change != 0, lambda: grad + change * hessian[j], lambda: grad)
@@ -68,11 +69,12 @@ def descend(coef, grad, hessian, strength, scale, goal, count, limit, prior):
 
     def one_pass(carry):
         coef, grad, _, passes = carry
-        return *jax.lax.fori_loop(0, count, one, (coef, grad, jnp.zeros((), coef.dtype))), passes + 1
+        begin = coef, grad, jnp.zeros((), coef.dtype)
+        return *jax.lax.fori_loop(0, count * shape[1], one, begin), passes + 1
 
-    start = coef[:, 0], grad[:, 0], jnp.full((), jnp.inf, coef.dtype), jnp.zeros((), int)
+    start = coef.ravel(), grad.ravel(), jnp.full((), jnp.inf, coef.dtype), jnp.zeros((), int)
     coef, _, worst, _ = jax.lax.while_loop(lambda c: (c[2] > goal) & (c[3] < limit), one_pass, start)
-    return coef[:, None], worst
+    return coef.reshape(shape), worst
 
 
 def accelerate(coef, gradient, hessian, strength, scale, goal, limit, prior):
@@ -195,7 +197,9 @@ def _factorize(hessian, active):
 
 
 def _block_diagonal(blocks):
-    """Block-diagonal matrix over coefficients in the order (feature, output)."""
+    """Block-diagonal matrix over coefficients in the order (feature, output); that of joint losses is whole already."""
+    if blocks.ndim == 2:
+        return blocks
     m, p, _ = blocks.shape
     if m == 1:
         return blocks[0]

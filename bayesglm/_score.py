@@ -1,5 +1,7 @@
 """Scores of a fit on data: the fraction of the deviance explained, and NeMoS's three."""
 
+from functools import partial
+
 import numpy as np
 
 from bayesglm.links import IDENTITY
@@ -30,24 +32,39 @@ def score_fit(y, eta, weights, form, scale, score_type):
         -inf where a mean lies outside the family's domain.
     """
     family = form.family
-    scale = scale[..., None, :]
+    y, eta, scale = map(form.by_class, (y, eta, scale[..., None, :]))
     loss = np.asarray(family.nll(y, eta, form.link, scale))
     loss = np.where(np.isnan(loss), np.inf, loss)
     saturated = np.asarray(family.saturated_nll(y, scale))
     constant = np.asarray(family.log_normalizer(y, scale)) if score_type in WITH_CONSTANTS else None
-    phi = np.asarray(family.phi(scale))[..., 0, :]
-    return [_score(y, loss, saturated, constant, phi, weight, scale, family, score_type) for weight in weights]
+    phi = np.asarray(family.phi(scale))
+    if family.joint:
+        null = partial(_null_of_classes, y)
+        loss, saturated, phi = loss.sum(-1), saturated.sum(-1), phi[..., 0]
+        constant = None if constant is None else constant.sum(-1)
+    else:
+        null = partial(_null, y, saturated, scale, family)
+    return [_score(loss, saturated, constant, phi[..., 0, :], weight, null(weight), score_type) for weight in weights]
 
 
-def _score(y, loss, saturated, constant, phi, weight, scale, family, score_type):
+def _null(y, saturated, scale, family, weight):
+    """Loss of the model that predicts the mean; where all y are equal it is the saturated model."""
     share = weight / weight.sum()
-    # The null model predicts the mean; where all y are equal it is the saturated model.
     varies = np.ptp(y[weight > 0], axis=0) > 0
     mean = np.where(varies, share @ y, 0.5)
+    at_mean = share @ np.asarray(family.nll(y, np.broadcast_to(mean, y.shape), IDENTITY, scale))
+    return np.where(varies, at_mean, share @ saturated)
+
+
+def _null_of_classes(y, weight):
+    """Loss of the model that predicts the shares of the classes."""
+    share = np.einsum("n,nrk->rk", weight / weight.sum(), y)
+    return -np.sum(share * np.log(np.where(share > 0, share, 1.0)), -1)
+
+
+def _score(loss, saturated, constant, phi, weight, null, score_type):
+    share = weight / weight.sum()
     saturated = share @ saturated
-    null = np.where(
-        varies, share @ np.asarray(family.nll(y, np.broadcast_to(mean, y.shape), IDENTITY, scale)), saturated
-    )
     # A mean outside the domain, or one that overflows, must not meet a weight of 0.
     fit = share @ (loss if np.isfinite(loss).all() else np.where(weight[:, None] > 0, loss, 0.0))
     if score_type is None:

@@ -4,6 +4,7 @@ X decides how a strength is read: at a container of X, the same kind of containe
 below; at a leaf, a number or an array that broadcasts to the leaf's coefficients.
 """
 
+import itertools
 import math
 from typing import Any, NamedTuple
 
@@ -48,7 +49,7 @@ class Unknowns(NamedTuple):
         return strength * factor
 
 
-def read_strength(strength, prior, layout, free, *, population):
+def read_strength(strength, prior, layout, free, *, output_shape):
     """Read a strength of numbers for one prior.
 
     Parameters
@@ -61,8 +62,8 @@ def read_strength(strength, prior, layout, free, *, population):
         Leaves of X.
     free : numpy.ndarray of bool, shape (n_features, n_outputs)
         Coefficients that are not held at zero. Those that are have strength 0 and are in no group.
-    population : bool
-        Whether coefficients have an output axis for the user.
+    output_shape : tuple of int
+        Axes that coefficients have beside the features for the user; the outputs, one after the other.
 
     Returns
     -------
@@ -75,7 +76,7 @@ def read_strength(strength, prior, layout, free, *, population):
     ValueError
         If the strength does not fit X, or a value is negative, NaN or infinite.
     """
-    read, unknowns = read_unknowns(strength, prior, layout, free, population=population)
+    read, unknowns = read_unknowns(strength, prior, layout, free, output_shape=output_shape)
     refuse_random(unknowns)
     if unknowns.kinds:
         raise ValueError(f"{ARGUMENT} must be numbers here; got {unknowns.kinds[0]!r}.")
@@ -94,7 +95,7 @@ def refuse_random(unknowns):
                 )
 
 
-def read_unknowns(strength, prior, layout, free, *, population):
+def read_unknowns(strength, prior, layout, free, *, output_shape):
     """Read a strength some of whose numbers may be unknown.
 
     Returns
@@ -104,7 +105,7 @@ def read_unknowns(strength, prior, layout, free, *, population):
     unknowns : Unknowns
     """
     n_outputs = free.shape[1]
-    reader = _Reader(layout, n_outputs, population)
+    reader = _Reader(layout, output_shape)
     if isinstance(prior, UnRegularized):
         if strength is not None:
             raise ValueError(
@@ -113,7 +114,7 @@ def read_unknowns(strength, prior, layout, free, *, population):
             )
         return np.zeros((layout.n_features, n_outputs)), reader.unknowns(np.full(free.shape, -1))
     if isinstance(prior, GroupLasso):
-        groups, n_groups = read_groups(prior.mask, layout, n_outputs, population=population)
+        groups, n_groups = read_groups(prior.mask, layout, output_shape)
         groups = np.where(free, groups, n_groups)
         sizes = np.bincount(groups.ravel(), minlength=n_groups + 1)[:n_groups]
         numbers, index = _decode(reader.per_group(strength, n_groups, prior.mask is None))
@@ -194,7 +195,7 @@ def read_feature_mask(mask, layout, n_outputs):
     return np.concatenate([leaves[index] for index in range(len(layout.widths))])
 
 
-def read_groups(mask, layout, n_outputs, *, population):
+def read_groups(mask, layout, output_shape):
     """Read the groups of GroupLasso.
 
     Returns
@@ -208,10 +209,11 @@ def read_groups(mask, layout, n_outputs, *, population):
     ValueError
         If the mask does not fit X, is not 0/1, has an empty group or puts a coefficient into two.
     """
+    n_outputs = math.prod(output_shape)
     if mask is None:
         leaf = np.repeat(np.arange(len(layout.widths)), layout.widths)
         return leaf[:, None] * n_outputs + np.arange(n_outputs), len(layout.widths) * n_outputs
-    array = _read_mask(mask, layout, n_outputs, population)
+    array = _read_mask(mask, layout, output_shape)
     n_groups = len(array)
     if n_groups == 0:
         raise ValueError("mask has no groups: its first axis is empty.")
@@ -223,7 +225,7 @@ def read_groups(mask, layout, n_outputs, *, population):
         raise ValueError(f"mask has groups without a member: {empty.tolist()}.")
     twice = np.argwhere(member.sum(axis=0) > 1)
     if twice.size:
-        where = tuple(int(i) for i in (twice[0] if population else twice[0][:1]))
+        where = tuple(int(i) for i in (twice[0] if output_shape else twice[0][:1]))
         raise ValueError(
             f"mask puts coefficient {where} into more than one group; a coefficient may be in one at most."
         )
@@ -233,10 +235,10 @@ def read_groups(mask, layout, n_outputs, *, population):
 class _Reader:
     """Reads strengths for one layout of X."""
 
-    def __init__(self, layout, n_outputs, population):
+    def __init__(self, layout, output_shape):
         self.layout = layout
-        self.n_outputs = n_outputs
-        self.population = population
+        self.output_shape = output_shape
+        self.n_outputs = math.prod(output_shape)
         self.kinds: list[Any] = []
         self.places: dict[str, np.ndarray] = {}
         self.random: dict[int, np.ndarray] = {}
@@ -310,25 +312,25 @@ class _Reader:
         width = self.layout.widths[index]
         array = self.numbers(value, label)
         allowed = [(), (width,)]
-        if self.population:
-            allowed += [(1, self.n_outputs), (width, 1), (width, self.n_outputs)]
+        if self.output_shape:
+            allowed += list(itertools.product(*((1, length) for length in (width, *self.output_shape))))[1:]
         if array.shape not in allowed:
             raise ValueError(
                 f"{self._at_leaf(label, index)} must be a number or an array of shape "
                 f"{' or '.join(map(str, allowed[1:]))}; got shape {array.shape}."
             )
-        column = array[:, None] if array.ndim == 1 else array
-        return np.broadcast_to(column, (width, self.n_outputs))
+        if array.ndim == 1:
+            array = array.reshape(-1, *(1,) * len(self.output_shape))
+        return np.broadcast_to(array, (width, *self.output_shape)).reshape(width, self.n_outputs)
 
     def _group_of_leaf(self, value, index, label):
         """Broadcast a value to one leaf's default groups, one per output."""
         array = self.numbers(value, label)
-        if array.shape not in [(), (1, self.n_outputs)][: 2 if self.population else 1]:
+        each = (1, *self.output_shape)
+        if array.shape not in [(), each][: 2 if self.output_shape else 1]:
             expected = "a number, since the leaf is one group"
-            if self.population:
-                expected = (
-                    f"a number or an array of shape (1, {self.n_outputs}), since the leaf is one group per output"
-                )
+            if self.output_shape:
+                expected = f"a number or an array of shape {each}, since the leaf is one group per output"
             raise ValueError(f"{self._at_leaf(label, index)} must be {expected}; got shape {array.shape}.")
         return np.broadcast_to(array.ravel(), (self.n_outputs,))
 
@@ -391,7 +393,7 @@ def _split_elastic_net(strength):
     return strength
 
 
-def _read_mask(mask, layout, n_outputs, population):
+def _read_mask(mask, layout, output_shape):
     """Mask as one array of shape (n_groups, n_features, n_outputs)."""
     if isinstance(mask, dict) or (isinstance(mask, list | tuple) and not layout.is_array):
         if isinstance(layout.skeleton(), dict) and not isinstance(mask, dict):
@@ -404,7 +406,7 @@ def _read_mask(mask, layout, n_outputs, population):
     arrays = [as_numbers(leaf, label) for leaf, label in zip(leaves, labels, strict=True)]
     widths = layout.widths if len(arrays) == len(layout.widths) else (layout.n_features,)
     for array, width, label in zip(arrays, widths, labels, strict=True):
-        expected = (width, n_outputs) if population else (width,)
+        expected = (width, *output_shape)
         if array.ndim != 1 + len(expected) or array.shape[1:] != expected:
             raise ValueError(f"{label} must have shape (n_groups, {', '.join(map(str, expected))}); got {array.shape}.")
         if len(array) != len(arrays[0]):

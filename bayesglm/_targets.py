@@ -2,11 +2,12 @@
 
 import numpy as np
 from sklearn.exceptions import DataConversionWarning
+from sklearn.utils.multiclass import check_classification_targets
 
 from bayesglm._design import as_numbers, check_finite
 from bayesglm._warn import warn_user
 
-__all__ = ["read_offset", "read_targets", "read_weights"]
+__all__ = ["read_labels", "read_offset", "read_targets", "read_weights"]
 
 
 def read_targets(y, n_samples, family, dtype, *, population):
@@ -24,19 +25,12 @@ def read_targets(y, n_samples, family, dtype, *, population):
         raise ValueError(
             f"y must have shape (samples, outputs) for PopulationGLM; got {array.shape}. Use GLM for one output."
         )
-    if not population and array.ndim == 2 and array.shape[1] == 1:
-        warn_user(
-            "A column-vector y was passed when a 1d array was expected: shape (samples, 1) was read as (samples,).",
-            DataConversionWarning,
-        )
-        array = array[:, 0]
+    if not population:
+        array = _without_column(array)
     if not population and array.ndim != 1:
         hint = " Use PopulationGLM for several outputs." if array.ndim == 2 else ""
         raise ValueError(f"y must have shape (samples,) for GLM; got {array.shape}.{hint}")
-    if len(array) != n_samples:
-        raise ValueError(f"X and y must have the same number of samples: X has {n_samples}, y has {len(array)}.")
-    if array.size == 0:
-        raise ValueError(f"y has no outputs: its shape is {array.shape}.")
+    _check_length(array, n_samples)
     check_finite(array, "y")
     array = array.astype(dtype)
     outside = family.outside(array)
@@ -47,6 +41,85 @@ def read_targets(y, n_samples, family, dtype, *, population):
             f"do not, the first is {array[first]:g} at {first[0] if len(first) == 1 else first}."
         )
     return array.reshape(n_samples, -1)
+
+
+def read_labels(y, n_samples, dtype, classes=None):
+    """Read labels into indicators.
+
+    Parameters
+    ----------
+    y : array_like (n_samples,) or (n_samples, responses)
+    n_samples : int
+    dtype : numpy.dtype
+        Of the indicators.
+    classes : numpy.ndarray, optional
+        Labels that are known; by default those of y.
+
+    Returns
+    -------
+    indicators : numpy.ndarray, shape (n_samples, responses * classes)
+    classes : numpy.ndarray
+        In ascending order; labels that cannot be compared are ordered by their types' names first.
+    several : bool
+        Whether y had an axis of responses.
+
+    Raises
+    ------
+    ValueError
+        If y does not hold labels, has fewer than two, or some that are not known.
+    """
+    if y is None:
+        raise ValueError("y must hold labels: Expected array-like (array or non-string sequence), got None.")
+    array = _without_column(np.asarray(y))
+    if array.ndim not in (1, 2):
+        raise ValueError(f"y must have shape (samples,) or (samples, responses); got {array.shape}.")
+    _check_length(array, n_samples)
+    if array.dtype.kind == "c":
+        raise ValueError("y must hold labels. Complex data not supported.")
+    if array.dtype.kind == "f":
+        check_finite(array, "y")
+        check_classification_targets(array.ravel())
+    if array.dtype.kind == "O" and any(label is None or label != label for label in array.flat):
+        raise ValueError("y has missing labels (None or NaN): drop those samples.")
+    if classes is None:
+        classes = _distinct(array)
+        if len(classes) < 2:
+            raise ValueError(f"y must hold at least two classes; got one class: {classes[0]!r}.")
+    place = {label: number for number, label in enumerate(classes.tolist())}
+    unknown = [label for label in array.ravel().tolist() if label not in place]
+    if unknown:
+        raise ValueError(f"y has {len(unknown)} labels that the fit does not know, the first is {unknown[0]!r}.")
+    numbers = np.array([place[label] for label in array.ravel().tolist()]).reshape(array.shape)
+    indicators = (numbers[..., None] == np.arange(len(classes))).astype(dtype)
+    return indicators.reshape(n_samples, -1), classes, array.ndim == 2
+
+
+def _distinct(array):
+    try:
+        return np.unique(array)
+    except TypeError:
+        labels = sorted(set(array.ravel().tolist()), key=lambda label: (type(label).__name__, label))
+        distinct = np.empty(len(labels), object)
+        distinct[:] = labels
+        return distinct
+
+
+def _without_column(array):
+    """One response that came as a column, as scikit-learn reads it: with a warning."""
+    if array.ndim != 2 or array.shape[1] != 1:
+        return array
+    warn_user(
+        "A column-vector y was passed when a 1d array was expected: shape (samples, 1) was read as (samples,).",
+        DataConversionWarning,
+    )
+    return array[:, 0]
+
+
+def _check_length(array, n_samples):
+    if len(array) != n_samples:
+        raise ValueError(f"X and y must have the same number of samples: X has {n_samples}, y has {len(array)}.")
+    if array.size == 0:
+        raise ValueError(f"y has no outputs: its shape is {array.shape}.")
 
 
 def check_counts(y, family):
@@ -77,13 +150,15 @@ def read_weights(sample_weight, n_samples, dtype):
     return array
 
 
-def read_offset(offset, n_samples, n_outputs, dtype, *, population):
-    """Read offset into shape (n_samples, n_outputs); None is zeros."""
+def read_offset(offset, n_samples, outputs, dtype):
+    """Read offset into shape (n_samples, outputs); None is zeros."""
     if offset is None:
-        return np.zeros((n_samples, n_outputs), dtype)
+        return np.zeros((n_samples, outputs.count), dtype)
     array = as_numbers(offset, "offset").astype(dtype)
-    allowed = [(n_samples,), (n_samples, n_outputs)] if population else [(n_samples,)]
+    allowed = [(n_samples, *outputs.shape)]
+    if outputs.several and outputs.classes is None:
+        allowed.insert(0, (n_samples,))
     if array.shape not in allowed:
         raise ValueError(f"offset must have shape {' or '.join(map(str, allowed))}; got {array.shape}.")
     check_finite(array, "offset")
-    return np.broadcast_to(array.reshape(n_samples, -1), (n_samples, n_outputs))
+    return np.broadcast_to(array.reshape(n_samples, -1), (n_samples, outputs.count))

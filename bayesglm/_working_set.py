@@ -14,7 +14,15 @@ import numpy as np
 
 from bayesglm._composite import minimize, optimality
 from bayesglm._map import Mode, pearson, start_of_intercept
-from bayesglm._passes import correlate, expected_curvature, moments, positive, value_and_slope
+from bayesglm._passes import (
+    correlate,
+    expected_curvature,
+    joint_curvature,
+    moments,
+    own_curvature,
+    positive,
+    value_and_slope,
+)
 from bayesglm._quadratic import trace_of_hat
 
 __all__ = ["find_sparse_modes"]
@@ -192,7 +200,11 @@ def _correlate(X, center, slope):
 def _slopes(share, y, eta, scale, *, family, link):
     """The last three fields of a point."""
     loss = partial(family.nll, link=link, scale=scale)
-    slope, curvature = value_and_slope(loss, y, eta)[1], expected_curvature(loss, link.inverse, eta)
+    slope = value_and_slope(loss, y, eta, joint=family.joint)[1]
+    if family.joint:
+        curvature = own_curvature(joint_curvature(link.inverse, eta))
+    else:
+        curvature = expected_curvature(loss, link.inverse, eta)
     # What overflows must not meet a weight of 0.
     slope, curvature = (jnp.where(share[:, None] > 0, z, 0.0) for z in (slope, curvature))
     rms = positive(jnp.sqrt(jnp.sum(share @ slope**2)))
@@ -232,7 +244,7 @@ def _solve_part(features, problem, rows, count, start, tol, max_iter, *, family,
     penalized = prior.rows(strength, rows), free[rows] & counts[:, None]
     start = jnp.where(counts[:, None], start[0], 0.0), start[1]
     return minimize(
-        gathered, square, count, y, features.share, offset, *penalized, start,
+        gathered, square, count, y, features.share, offset, *penalized, start, joint=family.joint,
         loss=partial(family.nll, link=link, scale=scale), mean=link.inverse, prior=prior,
         tol=tol, max_iter=max_iter, exact_gram=exact_trace,
     )  # fmt: skip

@@ -1,8 +1,16 @@
 """Penalized generalized linear models: the mode by `fit`, the posterior by `sample`."""
 
-from bayesglm._bayesian import BayesianGLM
+import jax
+import numpy as np
+from sklearn.utils import ClassifierTags
 
-__all__ = ["GLM", "PopulationGLM"]
+from bayesglm._bayesian import BayesianGLM
+from bayesglm._options import resolve
+from bayesglm._problem import Outputs
+from bayesglm._targets import read_labels, read_weights
+from bayesglm.observation_models import CategoricalObservations
+
+__all__ = ["GLM", "ClassifierGLM", "PopulationGLM"]
 
 
 class GLM(BayesianGLM):
@@ -104,3 +112,120 @@ class PopulationGLM(BayesianGLM):
             formula,
         )
         self.feature_mask = feature_mask
+
+
+class ClassifierGLM(BayesianGLM):
+    """Generalized linear model of classes whose regularizer strengths are priors: multinomial logistic regression.
+
+    Each class has a linear predictor, and the softmax of these are the probabilities of the classes. All classes have
+    coefficients, two as well. What has no prior, as the intercepts, sums to zero over the classes: only differences
+    between classes mean something.
+
+    Parameters are those of `GLM`; strengths are numbers, and may have an axis of classes, as outputs of `PopulationGLM`.
+
+    Attributes
+    ----------
+    classes_ : numpy.ndarray (classes,)
+        Labels, in ascending order.
+    coef_ : numpy.ndarray (p, classes), or the container of X with one such per leaf
+        For y of shape (n, responses), here and below, an axis of responses comes before that of the classes: the
+        responses have the same classes, and are independent given the features.
+    intercept_ : numpy.ndarray (classes,)
+    scale_, dof_resid_ : numpy.ndarray (responses,)
+    """
+
+    _population = False
+    observation_model = "Categorical"
+    inverse_link_function = None
+    dispersion_prior = "plug-in"
+
+    def __init__(
+        self,
+        regularizer=None,
+        regularizer_strength=None,
+        solver_name=None,
+        solver_kwargs=None,
+        intercept_prior=None,
+        formula=None,
+    ):
+        self.regularizer = regularizer
+        self.regularizer_strength = regularizer_strength
+        self.solver_name = solver_name
+        self.solver_kwargs = solver_kwargs
+        self.intercept_prior = intercept_prior
+        self.formula = formula
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.estimator_type = "classifier"
+        tags.regressor_tags = None
+        tags.classifier_tags = ClassifierTags()
+        tags.target_tags.positive_only = False
+        return tags
+
+    def predict(self, X, *, offset=None):
+        """Label of the most probable class, shape (n,) or (n, responses)."""
+        return self.classes_[self._mean(X, offset).argmax(-1)]
+
+    def predict_proba(self, X, *, offset=None):
+        """Probability of each class at the fit, shape (n, classes) or (n, responses, classes)."""
+        return self._mean(X, offset)
+
+    def predict_log_proba(self, X, *, offset=None):
+        """Logarithm of `predict_proba`."""
+        eta = self._predictor(X, offset)
+        return np.asarray(jax.nn.log_softmax(eta))
+
+    def decision_function(self, X, *, offset=None):
+        """Linear predictor of each class, (..., classes); of two classes the second's advantage over the first, (...)."""
+        eta = self._predictor(X, offset)
+        return eta[..., 1] - eta[..., 0] if eta.shape[-1] == 2 else eta
+
+    def _predictor(self, X, offset):
+        return self._linear_predictor(self._read_new(X, self._spec()), offset)
+
+    def score(self, X, y=None, *, sample_weight=None, offset=None, score_type=None):
+        """Score the fit on data.
+
+        Parameters
+        ----------
+        X, y, sample_weight, offset
+            As in `fit`.
+        score_type : {"log-likelihood", "pseudo-r2-McFadden", "pseudo-r2-Cohen"}, optional
+            By default the accuracy, the share of labels that are right; the others as in `GLM.score`.
+
+        Returns
+        -------
+        float
+        """
+        if score_type is not None:
+            return super().score(X, y, sample_weight=sample_weight, offset=offset, score_type=score_type)
+        terms = self._spec().layout.terms
+        right = self.predict(X, offset=offset) == np.asarray(y if terms is None else terms.targets(X))
+        weight = read_weights(sample_weight, len(right), np.float64)
+        return float(np.average(right.reshape(len(right), -1).mean(1), weights=weight))
+
+    def simulate(self, key, X, *, offset=None):
+        """Draw labels at the fit: y of shape (n,) or (n, responses), and the probabilities of the classes."""
+        y, mean = super().simulate(key, X, offset=offset)
+        return self.classes_[y], mean
+
+    def _resolve(self):
+        return resolve(
+            self.observation_model,
+            self.inverse_link_function,
+            self.regularizer,
+            self.solver_name,
+            self.solver_kwargs,
+            self.intercept_prior,
+            self.dispersion_prior,
+            {"Categorical": CategoricalObservations},
+        )
+
+    def _read_targets(self, y, n_samples, family, dtype, classes=None):
+        targets, classes, several = read_labels(y, n_samples, dtype, classes)
+        return targets, Outputs(targets.shape[1] // len(classes), several, classes)
+
+    def _set_fitted(self, fitted, strength):
+        super()._set_fitted(fitted, strength)
+        self.classes_ = fitted.spec.outputs.classes

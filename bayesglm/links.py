@@ -19,6 +19,8 @@ __all__ = [
     "LOGISTIC",
     "NORM_CDF",
     "ONE_OVER_X",
+    "OWN_LINKS",
+    "SOFTMAX",
     "SOFTPLUS",
     "Link",
     "public_address",
@@ -62,7 +64,7 @@ class Link:
     forward: Callable | None = None
 
     def __reduce__(self):
-        if LINKS.get(self.name) is self:
+        if OWN_LINKS.get(self.name) is self:
             return _by_name, (self.name,)
         functions = (self.inverse, self.log_mean, self.log_complement, self.forward)
         return _restore, (self.name, [public_address(function) or function for function in functions])
@@ -91,7 +93,7 @@ class Link:
 
 
 def _by_name(name):
-    return LINKS[name]
+    return OWN_LINKS[name]
 
 
 def _restore(name, functions):
@@ -183,3 +185,6 @@ SOFTPLUS = Link("softplus", jax.nn.softplus, _log_softplus, None, _inverse_softp
 NORM_CDF = Link("norm.cdf", norm.cdf, log_ndtr, _log_ndtr_minus, ndtri)
 ONE_OVER_X = Link("one_over_x", _reciprocal, _minus_log, None, _reciprocal)
 LINKS = {link.name: link for link in (EXP, IDENTITY, LOGISTIC, SOFTPLUS, NORM_CDF, ONE_OVER_X)}
+# Of the classes of categorical observations, and of nothing else.
+SOFTMAX = Link("softmax", jax.nn.softmax, jax.nn.log_softmax, None, jnp.log)
+OWN_LINKS = LINKS | {SOFTMAX.name: SOFTMAX}

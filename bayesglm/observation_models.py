@@ -13,7 +13,11 @@ observation model               nll                                             
 `BernoulliObservations`         -y log mu - (1 - y) log(1 - mu)                                        logistic
 `GammaObservations`             y / mu + log mu                                             1 / shape  one_over_x
 `NegativeBinomialObservations`  (y + 1/a) log(1 + a mu) - y log(a mu), variance mu + a mu^2  a          exp
+`CategoricalObservations`       -sum over classes of y log mu                                          softmax
 ==============================  ==========================================================  =========  =============
+
+`joint` families have one linear predictor per class, along the last axis of y, eta and mu; their nll is that of each
+class, whose sum is that of the sample. All others are elementwise.
 
 Every nll is linear in y up to a term free of eta, or has a second derivative free of y; hence its second
 derivative at y = mu is the expected (Fisher) curvature.
@@ -27,10 +31,11 @@ import numpy as np
 from jax.scipy.special import gammaln, xlogy
 
 from bayesglm._numpyro import dist, own_dist
-from bayesglm.links import EXP, IDENTITY, LOGISTIC, ONE_OVER_X, Link, softplus
+from bayesglm.links import EXP, IDENTITY, LOGISTIC, ONE_OVER_X, SOFTMAX, Link, softplus
 
 __all__ = [
     "BernoulliObservations",
+    "CategoricalObservations",
     "GammaObservations",
     "GaussianObservations",
     "NegativeBinomialObservations",
@@ -46,6 +51,7 @@ class PoissonObservations:
 
     default_link: ClassVar[Link] = EXP
     scale: ClassVar[float] = 1.0
+    joint: ClassVar[bool] = False
     scale_shapes_mean: ClassVar[bool] = False
     is_discrete: ClassVar[bool] = True
     is_count: ClassVar[bool] = True
@@ -115,6 +121,7 @@ class GaussianObservations:
     scale: Any = None
 
     default_link: ClassVar[Link] = IDENTITY
+    joint: ClassVar[bool] = False
     scale_shapes_mean: ClassVar[bool] = False
     is_discrete: ClassVar[bool] = False
     is_count: ClassVar[bool] = False
@@ -179,6 +186,7 @@ class BernoulliObservations:
 
     default_link: ClassVar[Link] = LOGISTIC
     scale: ClassVar[float] = 1.0
+    joint: ClassVar[bool] = False
     scale_shapes_mean: ClassVar[bool] = False
     is_discrete: ClassVar[bool] = True
     is_count: ClassVar[bool] = False
@@ -237,6 +245,57 @@ class BernoulliObservations:
 
 
 @dataclass(frozen=True)
+class CategoricalObservations:
+    """One of several classes, with probabilities mu; y is one where the class is and zero elsewhere."""
+
+    default_link: ClassVar[Link] = SOFTMAX
+    scale: ClassVar[float] = 1.0
+    joint: ClassVar[bool] = True
+    scale_shapes_mean: ClassVar[bool] = False
+    is_discrete: ClassVar[bool] = True
+    is_count: ClassVar[bool] = False
+    reports_sigma: ClassVar[bool] = False
+    domain: ClassVar[str] = "labels"
+    mean_domain: ClassVar[tuple[float, float]] = (0.0, 1.0)
+
+    @staticmethod
+    def phi(scale):
+        """Dispersion, the divisor of nll: one."""
+        return scale**0
+
+    @staticmethod
+    def nll(y, eta, link, scale):
+        """Cross-entropy, what each class contributes to it."""
+        return -jnp.where(y > 0, y, 0.0) * jnp.where(y > 0, link.log_inverse(eta), 0.0)
+
+    @staticmethod
+    def log_normalizer(y, scale):
+        """Zero."""
+        return jnp.zeros_like(y)
+
+    @staticmethod
+    def saturated_nll(y, scale):
+        """Smallest nll that any mean gives y, for the deviance: zero."""
+        return jnp.zeros_like(y)
+
+    @staticmethod
+    def unit_variance(mean, scale):
+        """Variance of each class's indicator."""
+        return mean * (1 - mean)
+
+    @staticmethod
+    def draw(rng, mean, scale):
+        """Random class of each sample, as its number, from a NumPy generator; the last axis of `mean` is gone."""
+        steps = np.cumsum(mean, axis=-1)
+        return (rng.random(mean.shape[:-1])[..., None] > steps[..., :-1] / steps[..., -1:]).sum(-1)
+
+    @staticmethod
+    def distribution(eta, link, scale):
+        """NumPyro distribution of the number of the class."""
+        return dist.Categorical(logits=eta)
+
+
+@dataclass(frozen=True)
 class GammaObservations:
     """Positive numbers with mean mu and variance phi mu^2.
 
@@ -250,6 +309,7 @@ class GammaObservations:
     scale: Any = None
 
     default_link: ClassVar[Link] = ONE_OVER_X
+    joint: ClassVar[bool] = False
     scale_shapes_mean: ClassVar[bool] = False
     is_discrete: ClassVar[bool] = False
     is_count: ClassVar[bool] = False
@@ -326,6 +386,7 @@ class NegativeBinomialObservations:
     scale: Any = 1.0
 
     default_link: ClassVar[Link] = EXP
+    joint: ClassVar[bool] = False
     scale_shapes_mean: ClassVar[bool] = True
     is_discrete: ClassVar[bool] = True
     is_count: ClassVar[bool] = True
