@@ -342,18 +342,24 @@ class BayesianGLM(PenalizedGLM):
     def covariance_(self):
         """Covariance of the parameters, the intercept first: (1 + p, 1 + p); for a population (outputs, 1 + p, 1 + p).
 
+        For classes (classes, 1 + p, classes, 1 + p), with an axis of responses before if there are several.
+
         That of the normal approximation of the posterior at the mode; NaN where a coefficient is held at zero. It is
         computed when asked for, from the data of the fit, which stay with the model but not with pickles of it: for a
         container X these are a copy.
         """
-        covariance = self._covariance()
-        return covariance if self._population else covariance[0]
+        covariance, outputs = self._covariance(), self._spec().outputs
+        if outputs.classes is None:
+            covariance = covariance[:, 0, :, 0]
+        return covariance if outputs.several else covariance[0]
 
     @property
     def standard_errors_(self):
         """Roots of the diagonal of `covariance_`, shaped as `coef_`."""
-        errors = np.sqrt(np.diagonal(self._covariance(), axis1=1, axis2=2)).T[1:]
-        return self._spec().layout.split(errors if self._population else errors[:, 0])
+        from bayesglm._summary import standard_errors
+
+        spec, errors = self._spec(), standard_errors(self._covariance()).T[1:]
+        return spec.layout.split(errors.reshape(-1, *spec.outputs.shape))
 
     @property
     def criteria_(self):
@@ -365,7 +371,7 @@ class BayesianGLM(PenalizedGLM):
         from bayesglm._summary import fit_criteria
 
         found = fit_criteria(self._training_data(), *self._mode())
-        values = found if self._population else map(float, map(np.squeeze, found))
+        values = found if self._spec().outputs.several else map(float, map(np.squeeze, found))
         return dict(zip(found._fields, values, strict=True))
 
     def _covariance(self, *, expected=False):
@@ -376,7 +382,7 @@ class BayesianGLM(PenalizedGLM):
     def _mode(self, *, needs_dispersion=False):
         """Spec, coefficients (p, outputs) and intercepts of the fit."""
         coef = np.concatenate(jax.tree.leaves(self.coef_))
-        return self._spec(needs_dispersion=needs_dispersion), coef.reshape(len(coef), -1), self.intercept_
+        return self._spec(needs_dispersion=needs_dispersion), coef.reshape(len(coef), -1), self.intercept_.ravel()
 
     def _training_data(self):
         """Data of the fit."""

@@ -39,7 +39,7 @@ def draw_y(draws, X, offset, spec, rng):
 
     Returns
     -------
-    y, mean : numpy.ndarray, shape (chain, draw, n, outputs)
+    y, mean : numpy.ndarray, shape (chain, draw, n, responses) and (chain, draw, n, outputs)
         y is NaN where the link takes the mean out of the family's domain.
 
     Warns
@@ -47,15 +47,15 @@ def draw_y(draws, X, offset, spec, rng):
     UserWarning
         If there are such means.
     """
-    shape = (*draws.scale.shape[:2], *offset.shape)
+    shape = (*draws.scale.shape[:2], len(offset))
     parts, outside = [], 0
     for eta, scale in _linear_predictors(draws, X, offset):
-        mean = np.asarray(_mean(eta, link=spec.form.link))[: len(scale)]
-        y, n_outside = _draw(rng, mean, scale, spec.form.family)
+        mean = np.asarray(_mean(eta, form=spec.form))[: len(scale)]
+        y, n_outside = _draw(rng, mean, scale, spec.form)
         parts.append((y, mean))
         outside += n_outside
-    _warn_of_means(outside, np.prod(shape), spec.form)
-    y, mean = (np.concatenate(part).reshape(shape) for part in zip(*parts, strict=True))
+    y, mean = (np.concatenate(part).reshape(*shape, -1) for part in zip(*parts, strict=True))
+    _warn_of_means(outside, mean.size, spec.form)
     return y, mean
 
 
@@ -70,7 +70,7 @@ def per_sample(draws, data, spec, rng, wanted):
 
     Returns
     -------
-    log_likelihood, y : numpy.ndarray or None, shape (chain, draw, n, outputs)
+    log_likelihood, y : numpy.ndarray or None, shape (chain, draw, n, responses)
 
     Warns
     -----
@@ -79,7 +79,7 @@ def per_sample(draws, data, spec, rng, wanted):
     """
     if not any(wanted):
         return None, None
-    shape = (*draws.scale.shape[:2], *data.y.shape)
+    shape = (*draws.scale.shape[:2], len(data.y), -1)
     likelihoods, ys, outside = [], [], 0
     for eta, scale in _linear_predictors(draws, data.X, data.offset):
         if wanted[0]:
@@ -87,17 +87,17 @@ def per_sample(draws, data, spec, rng, wanted):
             terms = _log_likelihood(eta, data.y, data.weight, padded, form=spec.form)
             likelihoods.append(np.asarray(terms)[: len(scale)])
         if wanted[1]:
-            mean = np.asarray(_mean(eta, link=spec.form.link))[: len(scale)]
-            y, n_outside = _draw(rng, mean, scale, spec.form.family)
+            mean = np.asarray(_mean(eta, form=spec.form))[: len(scale)]
+            y, n_outside = _draw(rng, mean, scale, spec.form)
             ys.append(y)
             outside += n_outside
-    _warn_of_means(outside, np.prod(shape), spec.form)
+    _warn_of_means(outside, draws.scale[..., 0].size * data.y.size, spec.form)
     return tuple(np.concatenate(parts).reshape(shape) if parts else None for parts in (likelihoods, ys))
 
 
 def draw_y_at(mean, spec, rng):
-    """Draw y at given means, shape (..., outputs); NaN, with a warning, where a mean is outside the domain."""
-    y, outside = _draw(rng, mean, spec.scale, spec.form.family)
+    """Draw y at given means (..., outputs); NaN, with a warning, where a mean is outside the domain."""
+    y, outside = _draw(rng, spec.form.by_class(mean), spec.scale, spec.form)
     _warn_of_means(outside, mean.size, spec.form)
     return y
 
@@ -169,23 +169,27 @@ def _linear_predictors(draws, X, offset):
         yield eta + flat.intercept[rows, None] + offset, flat.scale[first : first + length, None]
 
 
-@partial(jax.jit, static_argnames=("link",))
-def _mean(eta, *, link):
-    return link.inverse(eta)
+@partial(jax.jit, static_argnames=("form",))
+def _mean(eta, *, form):
+    """Means, of classes with an axis for them."""
+    return form.link.inverse(form.by_class(eta))
 
 
 @partial(jax.jit, static_argnames=("form",))
 def _log_likelihood(eta, y, weight, scale, *, form):
-    """Weighted log-likelihood of each sample, of the shape (S, n, outputs) of eta; scale is (S, 1, outputs)."""
+    """Weighted log-likelihood (S, n, responses) of each sample; eta is (S, n, outputs), scale (S, 1, outputs)."""
+    y, eta, scale = map(form.by_class, (y, eta, scale))
     nll = form.family.nll(y, eta, form.link, scale) / form.family.phi(scale)
-    return -weight[:, None] * (nll + form.family.log_normalizer(y, scale))
+    return -weight[:, None] * form.per_response(nll + form.family.log_normalizer(y, scale))
 
 
-def _draw(rng, mean, scale, family):
+def _draw(rng, mean, scale, form):
     """y, NaN where the mean is outside the family's domain, and how many are."""
-    low, high = family.mean_domain
+    low, high = form.family.mean_domain
     inside = (mean >= low) & (mean <= high)
-    y = family.draw(rng, np.where(inside, mean, 0.5), scale)
+    y = form.family.draw(rng, np.where(inside, mean, 0.5), scale)
+    if form.family.joint:
+        inside = inside.all(-1)
     return y if inside.all() else np.where(inside, y, np.nan), int((~inside).sum())
 
 

@@ -200,8 +200,8 @@ class PenalizedGLM(BaseEstimator):
         )
         if setup.outputs.classes is not None and unknowns.kinds:
             raise ValueError(
-                f"regularizer_strength must be numbers for {type(self).__name__}; got {unknowns.kinds[0]!r}. Choose one "
-                "by GLMCV."
+                f"regularizer_strength must be numbers for {type(self).__name__}; got {unknowns.kinds[0]!r}. GLMCV "
+                "chooses one."
             )
         return setup, strength, unknowns
 

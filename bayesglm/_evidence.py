@@ -114,8 +114,7 @@ def index_of_coefficients(unknowns, setup):
     """Which unknown strength each coefficient has, shape (p, outputs)."""
     if unknowns.index.ndim == 2:
         return unknowns.index
-    mask, n_outputs = setup.parts.prior.mask, setup.free.shape[1]
-    groups, n_groups = read_groups(mask, setup.layout, setup.outputs.shape)
+    groups, n_groups = read_groups(setup.parts.prior.mask, setup.layout, setup.outputs.shape)
     return np.append(unknowns.index, -1)[np.where(setup.free, groups, n_groups)]
 
 

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
+from bayesglm._passes import joint_curvature, value_and_slope
+
 __all__ = ["Expansion", "covariances", "expand", "loss_slopes", "slopes"]
 
 # Squared pivot of the scaled Hessian below which it is taken to be singular.
@@ -35,8 +37,9 @@ def expand(X, curvature, strength, coef, free, total, prior, third=None):
     Parameters
     ----------
     X : (n, p)
-    curvature : (n, m)
-        Second derivatives of the loss, times the weights.
+    curvature : (n, m), or (n, m, m) of a joint loss
+        Second derivatives of the loss, times the weights. A joint loss is that of classes: the intercept of the last
+        is held, and `free` must leave out the last class of features without a prior.
     strength : as the prior takes it
     coef : (p, m)
     free : (p, m) bool
@@ -52,13 +55,13 @@ def expand(X, curvature, strength, coef, free, total, prior, third=None):
     -------
     Expansion
     """
-    third = np.zeros(curvature.shape) if third is None else third
+    third = np.zeros(curvature.shape[:2]) if third is None else third
     flat = np.asarray(prior.is_flat(strength))
     active = free & ((coef != 0) | flat | prior.smooth)
     if prior.smooth and X.shape[1] > len(X) and not (flat & free).any() and (curvature >= 0).all():
         precision = np.where(active, total * np.asarray(strength), np.inf)[:, 0]
         return _expand_dual(X, curvature[:, 0], precision, third[:, 0])
-    n, m = curvature.shape
+    n, m = curvature.shape[:2]
     hessian, designs = _hessian(X, curvature, strength, coef, active, total, prior)
     size = len(hessian)
     unit = np.sqrt(np.where(np.diag(hessian) > 0, np.diag(hessian), 1.0))
@@ -71,12 +74,13 @@ def expand(X, curvature, strength, coef, free, total, prior, third=None):
         spread[output] = solve_triangular(lower, padded, lower=True)
     inverse = solve_triangular(lower, np.eye(size), lower=True) / unit
     variance = np.zeros(coef.shape)
-    variance[active] = (inverse**2).sum(0)[m:]
+    n_intercepts = size - int(active.sum())
+    variance[active] = (inverse**2).sum(0)[n_intercepts:]
     log_det = 2 * np.log(np.diag(lower)).sum() + 2 * np.log(unit).sum()
     covariance = np.einsum("akn,bkn->nab", spread, spread)
     slope = np.einsum("akn,na->k", spread, third * np.einsum("naa->na", covariance))
     pull = np.zeros(coef.shape)
-    pull[active] = (solve_triangular(lower, slope, lower=True, trans=1) / unit)[m:]
+    pull[active] = (solve_triangular(lower, slope, lower=True, trans=1) / unit)[n_intercepts:]
     return Expansion(covariance, variance, log_det, pull)
 
 
@@ -85,8 +89,9 @@ def covariances(X, curvature, strength, coef, free, total, prior):
 
     Returns
     -------
-    numpy.ndarray, shape (m, 1 + p, 1 + p)
-        Of the intercept and the coefficients of each output; NaN where a coefficient is held at zero.
+    numpy.ndarray, shape (m, 1 + p, m, 1 + p)
+        Of the intercept and the coefficients of each output; NaN where a coefficient is zero for a kink, or not free,
+        and 0 for classes that are held.
 
     Raises
     ------
@@ -102,26 +107,37 @@ def covariances(X, curvature, strength, coef, free, total, prior):
     if np.diag(factor[0]).min() ** 2 < SINGULAR_PIVOT:
         raise np.linalg.LinAlgError("parameters are collinear")
     inverse = cho_solve(factor, np.eye(len(unit))) / unit / unit[:, None]
-    found = np.full((len(designs), 1 + len(coef), 1 + len(coef)), np.nan)
-    for output, (rows, _) in enumerate(designs):
-        places = np.concatenate([[0], 1 + np.flatnonzero(active[:, output])])
-        found[output][np.ix_(places, places)] = inverse[np.ix_(rows, rows)]
-    return found
+    m, width = len(designs), 1 + len(coef)
+    places = np.concatenate([np.arange(len(inverse) - int(active.sum())) * width, _places(active)])
+    found = np.full((m * width, m * width), np.nan)
+    found[np.ix_(places, places)] = inverse
+    return found.reshape(m, width, m, width)
+
+
+def _places(active):
+    """Where active coefficients are in the rows (output, intercept and coefficients), in the order of features."""
+    features, outputs = np.nonzero(active)
+    return outputs * (1 + len(active)) + 1 + features
 
 
 def _hessian(X, curvature, strength, coef, active, total, prior):
     """H of the m intercepts, then the active coefficients; and of each output its rows of H and its design."""
-    n, m = curvature.shape
+    n, m = curvature.shape[:2]
+    joint = curvature.ndim == 3
+    n_intercepts = m - joint
     place = np.full((len(coef), m), -1)
-    place[active] = m + np.arange(active.sum())
-    hessian = np.zeros((m + int(active.sum()),) * 2)
+    place[active] = n_intercepts + np.arange(active.sum())
+    hessian = np.zeros((n_intercepts + int(active.sum()),) * 2)
     designs = []
     for output in range(m):
-        rows = np.concatenate([[output], place[active[:, output], output]])
-        design = np.concatenate([np.ones((n, 1)), X[:, active[:, output]]], axis=1)
-        hessian[np.ix_(rows, rows)] += (design * curvature[:, output, None]).T @ design
-        designs.append((rows, design))
-    hessian[m:, m:] += total * _bend(coef, active, strength, prior)
+        own = np.ones((n, int(output < n_intercepts)))
+        rows = np.concatenate([np.full(own.shape[1], output), place[active[:, output], output]])
+        designs.append((rows, np.concatenate([own, X[:, active[:, output]]], axis=1)))
+    for first, (rows, design) in enumerate(designs):
+        for second, (columns, other) in enumerate(designs if joint else [designs[first]], 0 if joint else first):
+            bend = curvature[:, first, second] if joint else curvature[:, first]
+            hessian[np.ix_(rows, columns)] += (design * bend[:, None]).T @ other
+    hessian[n_intercepts:, n_intercepts:] += total * _bend(coef, active, strength, prior)
     return hessian, designs
 
 
@@ -165,6 +181,8 @@ def _expand_dual(X, curvature, precision, third):
 def loss_slopes(y, eta, weight, form, scale, *, expected=False):
     """First and second derivatives of the loss by the linear predictor; those of samples of weight 0 are 0.
 
+    The second ones of a joint loss are (n, m, m).
+
     Parameters
     ----------
     y, eta : (n, m)
@@ -179,6 +197,11 @@ def loss_slopes(y, eta, weight, form, scale, *, expected=False):
     scale = np.where(np.isnan(scale), 1.0, scale)
     seen = weight[:, None] > 0
     eta = np.where(seen, eta, np.asarray(form.link.predictor(0.5 * np.ones(()))))
+    if form.family.joint:
+        loss = partial(form.family.nll, link=form.link, scale=scale)
+        slope = np.asarray(value_and_slope(loss, y, eta, joint=True)[1])
+        curvature = np.asarray(joint_curvature(form.link.inverse, eta))
+        return np.where(seen, slope, 0.0), np.where(seen[:, :, None], curvature, 0.0)
     settings = {"family": form.family, "link": form.link, "order": 2}
     slope, curvature = map(np.asarray, slopes(y, eta, scale, **settings))
     if expected or (curvature < 0).any():

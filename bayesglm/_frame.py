@@ -1,9 +1,9 @@
 """Coordinates in which a posterior looks round: an affine map made from its curvature at the mode.
 
-With ``z = (intercept, coef)`` of each output, ``z = center + factor @ u``. The factor is the inverse Cholesky factor of
-the curvature, with a quadratic stand-in where the prior has kinks. After the coordinates u of all outputs come, in the
-mixture parametrization, the scores of the prior's variances, then those of the logarithms of random strengths, and that
-of log(scale) where it is sampled.
+With ``z = (intercept, coef)`` of each output, ``z = center + factor @ u``; for classes, z is that of all of them. The
+factor is the inverse Cholesky factor of the curvature, with a quadratic stand-in where the prior has kinks. After these
+coordinates u come, in the mixture parametrization, the scores of the prior's variances, then those of the logarithms of
+random strengths, and that of log(scale) where it is sampled.
 """
 
 from functools import partial
@@ -16,10 +16,16 @@ from jax.scipy.linalg import cho_solve, solve_triangular
 from jax.scipy.special import digamma, polygamma
 
 from bayesglm._groups import spread
-from bayesglm._passes import expected_curvature, hessian_with_intercept, moments, value_and_slope
+from bayesglm._passes import (
+    expected_curvature,
+    hessian_with_intercept,
+    joint_curvature,
+    moments,
+    value_and_slope,
+)
 from bayesglm._posterior import log_intercept_prior, log_scale_prior, log_strength_priors
 
-__all__ = ["COMPILE_QUICKLY", "Frame", "coordinates", "free_coordinates", "recenter", "whiten"]
+__all__ = ["COMPILE_QUICKLY", "Frame", "coordinates", "free_coordinates", "recenter", "transform", "whiten"]
 
 # Steps towards the mass of a posterior with kinks.
 SETTLING_STEPS = 8
@@ -27,6 +33,8 @@ SETTLING_STEPS = 8
 SCALE_REACH, HALVINGS = 3.0, 24
 # How far from where it is the logarithm of a strength is looked at, and at how many points.
 STRENGTH_REACH, STRENGTH_POINTS = 12.0, 193
+# Towards the mode of the intercepts of classes under a prior.
+NEWTON_STEPS, LARGEST_STEP = 40, 3.0
 # For programs that run once: the time to compile is nearly all of it.
 COMPILE_QUICKLY = {"xla_backend_optimization_level": 0}
 
@@ -35,7 +43,7 @@ class Frame(NamedTuple):
     """Affine map from round coordinates to parameters."""
 
     center: Any  # (m, 1 + p)
-    factor: Any  # (m, 1 + p, 1 + p); rows and columns of coefficients held at zero are 0
+    factor: Any  # (m, 1 + p, 1 + p), or for classes (1, m (1 + p), m (1 + p)); 0 where coefficients are held at zero
     score: Any  # (L,) and its width: what the mixture's variances follow from; empty in the direct parametrization
     score_sd: Any  # (L,)
     typical: Any  # (p, m) variance of each coefficient's prior for which the factor was made
@@ -57,25 +65,29 @@ def whiten(X, weight, target, priors, form):
     -------
     Frame
     """
-    total = jnp.sum(weight)
+    total, joint = jnp.sum(weight), form.family.joint
     loss = partial(form.family.nll, link=form.link, scale=target.scale)
     phi = form.family.phi(target.scale)
     center_intercept, prior_curvature = target.intercept, jnp.zeros_like(target.intercept)
     if priors.intercept is not None:
-        center_intercept, prior_curvature = _intercept_with_prior(X, weight, target, priors.intercept, loss, phi)
+        find = _intercepts_of_classes if joint else _intercept_with_prior
+        center_intercept, prior_curvature = find(X, weight, target, priors.intercept, loss, phi)
     feature_mean, square = moments(X, weight / total)
     X = jnp.where(square > 0, X - feature_mean, 0.0)
     eta = target.offset + center_intercept + feature_mean @ target.coef + X @ target.coef
     share = weight[:, None] / phi
-    curvature = share * expected_curvature(loss, form.link.inverse, eta)
-    slope = share * value_and_slope(loss, target.y, eta)[1]
-    hessian = jnp.stack([hessian_with_intercept(X, column) for column in curvature.T])
+    slope = share * value_and_slope(loss, target.y, eta, joint=joint)[1]
+    if joint:
+        hessian = _joint_hessian(X, share[:, :, None] * joint_curvature(form.link.inverse, eta))
+    else:
+        curvature = share * expected_curvature(loss, form.link.inverse, eta)
+        hessian = jnp.stack([hessian_with_intercept(X, column) for column in curvature.T])
     gradient = jnp.concatenate([jnp.sum(slope, 0)[None], X.T @ slope]).T
     sd = _rough_sd(hessian, target, form)
     # The prior is on the intercept of the features as they came, intercept - feature_mean @ coef; at its mode, its
     # slope is that of the likelihood.
     direction = jnp.concatenate([jnp.ones(1, X.dtype), -feature_mean])
-    hessian = hessian + prior_curvature[:, None, None] * jnp.outer(direction, direction)
+    hessian = hessian + _like(hessian, prior_curvature[:, None, None] * jnp.outer(direction, direction))
     if priors.intercept is not None:
         gradient = gradient - gradient[:, :1] * direction
     coef, shift = target.coef, jnp.zeros_like(center_intercept)
@@ -83,16 +95,19 @@ def whiten(X, weight, target, priors, form):
         coef, shift = _settle(hessian, gradient, target, sd, form)
     bend = target.k * form.prior.curvature(coef, target.strength, sd)
     factor = jax.vmap(_inverse_factor)(_with_bend(hessian, bend, target))
-    free = free_coordinates(target)
+    free = free_coordinates(target).reshape(factor.shape[:2])
     factor = jnp.where(free[:, :, None] & free[:, None], factor, 0.0)
     # Back from centered features: the intercept takes up what the feature means contribute.
-    factor = factor.at[:, 0].add(-jnp.einsum("p,mpu->mu", feature_mean, factor[:, 1:]))
+    by_output = factor.reshape(len(factor), -1, 1 + X.shape[1], factor.shape[2])
+    by_output = by_output.at[:, :, 0].add(-jnp.einsum("p,gmpu->gmu", feature_mean, by_output[:, :, 1:]))
+    factor = by_output.reshape(factor.shape)
     intercept = center_intercept + shift + feature_mean @ (target.coef - coef)
     center = jnp.concatenate([intercept[:, None], coef.T], 1)
     scale_frame = jnp.log(target.scale), jnp.ones_like(target.scale), jnp.zeros_like(target.scale)
     if form.samples_scale:
         scale_frame = _scale_frame(weight, target, eta, priors.scale, form)
-    share = jnp.clip(bend * jnp.sum(factor[:, 1:] ** 2, -1).T, 1e-6, 1 - 1e-6)
+    variance = jnp.sum(by_output[:, :, 1:] ** 2, -1).reshape(-1, X.shape[1]).T
+    share = jnp.clip(bend * variance, 1e-6, 1 - 1e-6)
     strength_frame = _strength_frame(target, bend, share, coef, priors, form)
     anchor = coef
     if X.shape[1] >= X.shape[0]:
@@ -182,15 +197,15 @@ def _scale_frame(weight, target, eta, scale_prior, form):
 
 def _rough_sd(hessian, target, form):
     """Standard deviations of coefficients (p, m), were they independent."""
-    likelihood = jnp.diagonal(hessian, axis1=1, axis2=2)[:, 1:].T
+    likelihood = jnp.diagonal(hessian, axis1=1, axis2=2).reshape(target.coef.shape[1], -1)[:, 1:].T
     return 1 / jnp.sqrt(likelihood + 1 / form.prior.distribution(target.strength, target.k).variance)
 
 
 def _with_bend(hessian, bend, target):
     """Hessian of likelihood and prior, the identity for coefficients held at zero."""
-    rows = jnp.arange(1, hessian.shape[1])
-    free = free_coordinates(target)
-    whole = hessian.at[:, rows, rows].add(bend.T)
+    rows = jnp.arange(hessian.shape[1])
+    free = free_coordinates(target).reshape(hessian.shape[:2])
+    whole = hessian.at[:, rows, rows].add(jnp.pad(bend, ((1, 0), (0, 0))).T.reshape(hessian.shape[:2]))
     return jnp.where(free[:, :, None] & free[:, None], whole, jnp.eye(hessian.shape[1], dtype=hessian.dtype))
 
 
@@ -208,7 +223,7 @@ def _settle(hessian, gradient, target, sd, form):
     """
     free = free_coordinates(target)
     mode = jnp.concatenate([jnp.zeros((1, target.coef.shape[1]), sd.dtype), target.coef]).T
-    right = jnp.where(free, jnp.einsum("mij,mj->mi", hessian, mode) - gradient, 0.0)
+    right = jnp.where(free, transform(hessian, mode) - gradient, 0.0)
 
     def solve(matrix, right):
         root = jnp.sqrt(jnp.diagonal(matrix))
@@ -216,7 +231,8 @@ def _settle(hessian, gradient, target, sd, form):
 
     def step(_, z):
         bend = target.k * form.prior.curvature(z[:, 1:].T, target.strength, sd)
-        return jax.vmap(solve)(_with_bend(hessian, bend, target), right)
+        whole = _with_bend(hessian, bend, target)
+        return jax.vmap(solve)(whole, right.reshape(whole.shape[:2])).reshape(right.shape)
 
     settled = jax.lax.fori_loop(0, SETTLING_STEPS, step, mode)
     return settled[:, 1:].T, settled[:, 0]
@@ -262,9 +278,49 @@ def _intercept_with_prior(X, weight, target, intercept_prior, loss, phi):
     return mode, jnp.maximum(curvature, 0.0)
 
 
+def _intercepts_of_classes(X, weight, target, intercept_prior, loss, phi):
+    """`_intercept_with_prior` where the loss is joint, by Newton's method."""
+    fixed = target.offset + X @ target.coef
+
+    def nll(intercept):
+        log_prior = jnp.sum(log_intercept_prior(intercept, target.outputs, intercept_prior))
+        return jnp.sum(weight[:, None] * loss(target.y, fixed + intercept)) / phi - log_prior
+
+    def step(_, intercept):
+        move = -jnp.linalg.solve(jax.hessian(nll)(intercept), jax.grad(nll)(intercept))
+        return intercept + move / jnp.maximum(1.0, jnp.max(jnp.abs(move)) / LARGEST_STEP)
+
+    mode = jax.lax.fori_loop(0, NEWTON_STEPS, step, target.intercept)
+    prior = jax.hessian(lambda b: -jnp.sum(log_intercept_prior(b, target.outputs, intercept_prior)))(mode)
+    return mode, jnp.maximum(jnp.diagonal(prior), 0.0)
+
+
+def _joint_hessian(X, curvature):
+    """Second derivatives by the intercepts and coefficients of all classes, (1, m (1 + p), m (1 + p))."""
+    n, m, _ = curvature.shape
+    pairs = jax.lax.map(lambda column: hessian_with_intercept(X, column), curvature.reshape(n, m * m).T)
+    width = 1 + X.shape[1]
+    return pairs.reshape(m, m, width, width).transpose(0, 2, 1, 3).reshape(1, m * width, m * width)
+
+
+def _like(hessian, blocks):
+    """One matrix (m, 1 + p, 1 + p) for each output in the shape of a Hessian."""
+    if hessian.shape == blocks.shape:
+        return blocks
+    m, width, _ = blocks.shape
+    outputs = jnp.arange(m)
+    whole = jnp.zeros((m, width, m, width), blocks.dtype).at[outputs, :, outputs].set(blocks)
+    return whole.reshape(hessian.shape)
+
+
+def transform(matrices, z):
+    """Matrices, as of a frame's factor, times vectors z (m, 1 + p)."""
+    return jnp.einsum("gij,gj->gi", matrices, z.reshape(len(matrices), -1)).reshape(z.shape)
+
+
 def free_coordinates(target):
     """Which of (intercept, coef) of each output move, shape (m, 1 + p)."""
-    return jnp.concatenate([jnp.ones((1, target.free.shape[1]), bool), target.free]).T
+    return jnp.concatenate([target.free_intercept[None], target.free]).T
 
 
 def coordinates(frame, form):
@@ -281,8 +337,8 @@ def recenter(frame, mean, sd):
     ends = np.cumsum([m * width, frame.score.size, frame.log_strength.size])
     first, middle, last = (slice(*bounds) for bounds in zip([0, *ends[:-1]], ends, strict=True))
     moved = frame._replace(
-        center=frame.center + jnp.einsum("mij,mj->mi", frame.factor, mean[first].reshape(m, width)),
-        factor=frame.factor * sd[first].reshape(m, 1, width),
+        center=frame.center + transform(frame.factor, mean[first].reshape(m, width)),
+        factor=frame.factor * sd[first].reshape(len(frame.factor), 1, -1),
         score=frame.score + frame.score_sd * mean[middle],
         score_sd=frame.score_sd * sd[middle],
         log_strength_sd=frame.log_strength_sd * sd[last],

@@ -24,7 +24,7 @@ def data_tree(
     log_prior : dict of str to numpy.ndarray
         (chain, draw).
     likelihood, predictive : numpy.ndarray or None
-        Log-likelihood and draws of y; (chain, draw, n, outputs).
+        Log-likelihood and draws of y; (chain, draw, n, responses).
     data : Data
     obs : numpy.ndarray of int, shape (n,)
         Which of the user's samples the data are: those of positive weight.
@@ -41,30 +41,31 @@ def data_tree(
     groups = {
         "posterior": _parameters(posterior, spec),
         "sample_stats": _sample_stats(stats, max_tree_depth),
-        "observed_data": {"y": _visible(_observed(data.y, spec), spec)},
+        "observed_data": {"y": _of_responses(_observed(data.y, spec), spec)},
         "constant_data": _constants(data.X, data.offset, data.weight, spec),
     }
     for name, values in (("log_likelihood", likelihood), ("posterior_predictive", predictive)):
         if values is not None:
-            groups[name] = {"y": _visible(values, spec)}
+            groups[name] = {"y": _of_responses(values, spec)}
     tree = _tree(groups, spec, obs)
     # Trees of their own: here, variables have other dims than those of the same name in other groups.
     tree["log_prior"] = from_dict({"log_prior": log_prior})["log_prior"]
-    if spec.population:
-        each = {name: values[..., problem_of_output] for name, values in stats.items()}
-        dims, coords = dict.fromkeys(each, ["output"]), {"output": np.arange(len(spec.k))}
+    if spec.outputs.several:
+        first = problem_of_output[:: spec.outputs.n_classes]
+        each = {name: values[..., first] for name, values in stats.items()}
+        dims, coords = dict.fromkeys(each, ["output"]), {"output": np.arange(len(first))}
         per_output = from_dict({"sample_stats_output": each}, dims=dims, coords=coords)
         tree["sample_stats_output"] = per_output["sample_stats_output"]
     return tree
 
 
 def prediction_groups(y, mean, X, offset, labels, spec):
-    """Groups ``predictions`` and ``predictions_constant_data`` of draws (chain, draw, n, outputs).
+    """Groups ``predictions`` and ``predictions_constant_data`` of draws (chain, draw, n, responses or outputs).
 
     `labels` are the coordinates of the chains and draws.
     """
     groups = {
-        "predictions": {"y": _visible(y, spec), "mean": _visible(mean, spec)},
+        "predictions": {"y": _of_responses(y, spec), "mean": _visible(mean, spec)},
         "predictions_constant_data": _constants(X, offset, np.ones(len(X)), spec),
     }
     return _tree(groups, spec, np.arange(len(X)), labels)
@@ -72,7 +73,7 @@ def prediction_groups(y, mean, X, offset, labels, spec):
 
 def prior_groups(draws, y, spec):
     """Groups ``prior`` and ``prior_predictive``."""
-    groups = {"prior": _parameters(draws, spec), "prior_predictive": {"y": _visible(y, spec)}}
+    groups = {"prior": _parameters(draws, spec), "prior_predictive": {"y": _of_responses(y, spec)}}
     return _tree(groups, spec, np.arange(y.shape[2]))
 
 
@@ -87,13 +88,13 @@ def read_posterior(tree, spec):
     """
     group = tree["posterior"].to_dataset()
     group = group.expand_dims([name for name in ("chain", "draw") if name not in group.dims])
-    output = ["output"] if spec.population else []
+    output = _output_dims(spec)
     expected = {feature: names for (_, feature, _), names in zip(_leaves(spec), _labels(spec), strict=True)}
-    group = group.sel(expected | ({"output": np.arange(len(spec.k))} if spec.population else {}))
+    group = group.sel(expected | {name: labels for name, labels in _output_coords(spec).items() if name in output})
 
     def values(name, *dims):
         array = group[name].transpose("chain", "draw", *dims, *output).values
-        return array if spec.population else array[..., None]
+        return array.reshape(*array.shape[: array.ndim - len(output)], spec.outputs.count)
 
     coef = np.concatenate([values(f"coef{suffix}", feature) for suffix, feature, _ in _leaves(spec)], axis=2)
     intercept = values("intercept")
@@ -110,12 +111,12 @@ def _labels(spec):
 
 def _tree(groups, spec, obs, labels=None):
     """DataTree of groups of variables, with the dims and coords of the model; `labels` are those of new draws."""
-    output = ["output"] if spec.population else []
+    output = _output_dims(spec)
     dims = dict.fromkeys(("intercept", "dispersion", "sigma"), output)
-    dims |= {name: ["obs", *output] for name in ("y", "mean", "offset")}
+    dims |= {name: ["obs", *output] for name in ("mean", "offset")} | {"y": ["obs", *output[: spec.outputs.several]]}
     dims["sample_weight"] = ["obs"]
     dims |= _strength_dims(spec)
-    coords: dict[str, Any] = {"obs": obs, "output": np.arange(len(spec.k))}
+    coords: dict[str, Any] = {"obs": obs} | _output_coords(spec)
     for (suffix, feature, _), names in zip(_leaves(spec), _labels(spec), strict=True):
         dims[f"coef{suffix}"] = dims[f"feature_mask{suffix}"] = [feature, *output]
         dims[f"X{suffix}"] = ["obs", feature]
@@ -173,7 +174,9 @@ def _constants(X, offset, weight, spec):
 
 
 def _observed(y, spec):
-    """y, as integers where the family is discrete, by which ArviZ's plots tell."""
+    """y, as integers where the family is discrete, by which ArviZ's plots tell; of classes, their numbers."""
+    if spec.form.family.joint:
+        return spec.form.by_class(y).argmax(-1)
     return y.astype(np.int64) if spec.form.family.is_discrete else y
 
 
@@ -187,8 +190,27 @@ def _leaves(spec):
 
 
 def _visible(array, spec):
-    """The array without its last axis, the outputs, if the user's model has one output."""
-    return array if spec.population else array[..., 0]
+    """The array with its last axis, the outputs, as the user's model has it."""
+    return array.reshape(*array.shape[:-1], *spec.outputs.shape)
+
+
+def _of_responses(array, spec):
+    """The array with its last axis, the responses, as the user's y has it."""
+    return array.reshape(*array.shape[:-1], *spec.outputs.response_shape)
+
+
+def _output_dims(spec):
+    """Dims of outputs."""
+    return ["output"] * spec.outputs.several + ["class"] * (spec.outputs.classes is not None)
+
+
+def _output_coords(spec):
+    """Coordinates of outputs; labels that are neither numbers nor all text are written as text."""
+    classes = spec.outputs.classes
+    coords = {"output": np.arange(spec.outputs.n_responses)}
+    if classes is None:
+        return coords
+    return coords | {"class": classes if classes.dtype.kind in "biuf" else np.array(list(map(str, classes)))}
 
 
 def _sample_stats(stats, max_tree_depth):

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bayesglm._composite import optimality, profiled_hessian
+from bayesglm._composite import Hessian, optimality, profiled_hessian
 from bayesglm._expansion import expand, loss_slopes
-from bayesglm._passes import positive
+from bayesglm._passes import own_curvature, positive
 from bayesglm._quadratic import composite_step
 
 __all__ = ["leave_out"]
@@ -50,10 +50,14 @@ def leave_out(fitted):
 
 
 def _smooth_steps(X, weight, slope, curvature, strength, coef, free, prior):
-    """What leaving each sample out adds to its linear predictor, shape (n, 1)."""
+    """What leaving each sample out adds to its linear predictor, shape (n, m)."""
     one = np.minimum(weight, 1.0)[:, None]
-    reach = expand(X, weight[:, None] * curvature, strength, coef, free, weight.sum(), prior).covariance[:, :, 0]
-    return reach * one * slope / (1 - reach * one * curvature)
+    weighted = weight.reshape(-1, *(1,) * (curvature.ndim - 1)) * curvature
+    reach = expand(X, weighted, strength, coef, free, weight.sum(), prior).covariance
+    if curvature.ndim == 2:
+        return reach[:, :, 0] * one * slope / (1 - reach[:, :, 0] * one * curvature)
+    left = np.eye(slope.shape[1]) - reach @ (one[:, :, None] * curvature)
+    return np.linalg.solve(left, reach @ (one * slope)[:, :, None])[:, :, 0]
 
 
 def _kinked_steps(X, weight, slope, curvature, strength, coef, free, prior):
@@ -64,7 +68,7 @@ def _kinked_steps(X, weight, slope, curvature, strength, coef, free, prior):
     # The intercepts' conditions hold at the mode, so the slopes may be taken with features that are centered or not.
     grad = (X - mean).T @ (weight[:, None] * slope)
     rms = np.sqrt((weight[:, None] * slope**2).sum())
-    total = weight @ curvature
+    total = weight @ own_curvature(curvature)
     largest = np.abs(slope).max() * np.abs(X - mean).max(0)[:, None]
     near = np.asarray(optimality(coef, grad + np.sign(grad) * MARGIN * largest, whole, square, rms, total, prior)) > 0
     rows = np.flatnonzero((free & (near | (coef != 0))).any(1) & (square > 0))
@@ -84,10 +88,10 @@ def _kinked_steps(X, weight, slope, curvature, strength, coef, free, prior):
 def _steps(X, weight, slope, curvature, strength, coef, free, count, *, prior):
     """Steps from the first `count` of centered features (p, n), one sample after the other."""
     one = jnp.minimum(weight, 1.0)
-    everything = profiled_hessian(X, weight[:, None] * curvature, free, count)
+    joint = curvature.ndim == 3
+    everything = profiled_hessian(X, weight.reshape(-1, *(1,) * (curvature.ndim - 1)) * curvature, free, count)
     # With the intercepts again, so that samples can be taken out.
-    outer = partial(jnp.einsum, "jo,ko->ojk")
-    gram = everything.gram + outer(everything.cross, everything.cross / positive(everything.total))
+    gram = everything.gram + _profile(everything)
     grad = jnp.where(free, X @ (weight[:, None] * slope), 0.0)
     square = X**2 @ weight
     scale = jnp.sqrt(square)[:, None] * jnp.sqrt(jnp.sum(weight[:, None] * slope**2))
@@ -96,11 +100,24 @@ def _steps(X, weight, slope, curvature, strength, coef, free, count, *, prior):
         x, one, slope, curvature = sample
         row = jnp.where(free, x[:, None], 0.0)
         slope, curvature = one * slope, one * curvature
-        total, cross = everything.total - curvature, everything.cross - row * curvature
-        left = gram - outer(row, row * curvature) - outer(cross, cross / positive(total))
-        profiled = grad - row * slope + cross * slope / positive(total)
+        if joint:
+            m = len(slope)
+            own = (row[:, :, None] * curvature).reshape(-1, m)
+            taken = (row[:, :, None, None] * curvature[:, None] * row).reshape(len(own), -1)
+        else:
+            own, taken = row * curvature, jnp.einsum("jo,ko->ojk", row, row * curvature)
+        rest = Hessian(None, everything.cross - own, everything.total - curvature, None)
+        left = gram - taken - _profile(rest)
+        profiled = grad - row * slope + rest.by_coef(rest.inner(slope))
         target = composite_step(left, profiled, coef, strength, free, scale, GOAL, count, prior)
         move = target - coef
-        return x @ move + (slope - jnp.sum(cross * move, 0)) / positive(total)
+        return x @ move + rest.inner(slope - rest.by_intercept(move))
 
     return jax.lax.map(without, (X.T, one, slope, curvature))
+
+
+def _profile(hessian):
+    """What profiling the intercepts out takes from the second derivatives by the coefficients."""
+    if hessian.total.ndim == 1:
+        return jnp.einsum("jo,ko->ojk", hessian.cross, hessian.cross / positive(hessian.total))
+    return hessian.cross @ jax.vmap(hessian.inner, 1, 1)(hessian.cross.T)

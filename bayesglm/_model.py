@@ -11,7 +11,7 @@ from bayesglm._design import Design, Layout, check_columns, column_names
 from bayesglm._groups import spread
 from bayesglm._numpyro import dist, numpyro
 from bayesglm._posterior import Form, Priors
-from bayesglm._problem import Outputs, is_grouped, shared_shifts
+from bayesglm._problem import Outputs, against_last, balanced, is_grouped, shared_shifts
 from bayesglm._targets import read_labels
 
 __all__ = ["Hyper", "Spec", "glm_model", "read_traced", "rates"]
@@ -137,7 +137,10 @@ def glm_model(spec, X, y, weight, offset):
         for name, rows in zip(spec.layout.names, spec.layout.slices, strict=True):
             numpyro.deterministic(f"coef.{name}", coef[rows])
     prior = dist.Normal(0.0, 1.0).mask(False) if spec.intercept_prior is None else spec.intercept_prior
-    intercept = numpyro.sample("intercept", prior.expand(shape).to_event(len(shape)))
+    if spec.outputs.classes is not None and spec.intercept_prior is None:
+        intercept = _sample_flat_intercepts(prior, spec.outputs)
+    else:
+        intercept = numpyro.sample("intercept", prior.expand(shape).to_event(len(shape)))
     eta = offset + intercept + X @ coef
     keep = weight > 0
     scale = jnp.where(keep, weight, 1.0)
@@ -160,21 +163,31 @@ def glm_model(spec, X, y, weight, offset):
     return eta
 
 
+def _sample_flat_intercepts(prior, outputs):
+    """Intercepts of classes, of which only differences mean something: those to the last class are the site."""
+    free = numpyro.sample("intercept_free", prior.expand((outputs.n_responses, outputs.n_classes - 1)).to_event(2))
+    return numpyro.deterministic("intercept", balanced(jnp.pad(free, ((0, 0), (0, 1))).ravel(), outputs))
+
+
 def _sample_coef(spec, scale):
-    """Coefficients; if some are held at zero, the others are one vector, the site ``coef_free``."""
+    """Coefficients; if some are held at zero, the others are one vector, the site ``coef_free``.
+
+    So are classes without a prior: the last one is held.
+    """
     k = spec.k
     if spec.form.conditional_prior:
         k = jnp.broadcast_to(spec.total / spec.form.family.phi(scale), k.shape)
     strength, k = rates(spec, _sample_strength(spec), k)
-    if spec.free.all():
+    moves = against_last(np.asarray(spec.form.prior.is_flat(spec.strength)), spec.free, spec.outputs)
+    if moves.all():
         return numpyro.sample("coef", spec.form.prior.distribution(strength, k))
     if is_grouped(spec.strength):
-        strength = strength[0], strength[1][spec.free]
+        strength = strength[0], strength[1][moves]
     else:
-        strength, k = jax.tree.map(lambda leaf: leaf[spec.free], (strength, jnp.broadcast_to(k, spec.free.shape)))
+        strength, k = jax.tree.map(lambda leaf: leaf[moves], (strength, jnp.broadcast_to(k, moves.shape)))
     free = numpyro.sample("coef_free", spec.form.prior.distribution(strength, k))
-    coef = jnp.zeros(spec.free.shape, free.dtype).at[np.nonzero(spec.free)].set(free)
-    return numpyro.deterministic("coef", coef)
+    coef = jnp.zeros(moves.shape, free.dtype).at[np.nonzero(moves)].set(free)
+    return numpyro.deterministic("coef", balanced(coef, spec.outputs, spec.shared_shifts))
 
 
 def _sample_strength(spec):

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax.scipy.special import log_ndtr
 
-from bayesglm._frame import free_coordinates
+from bayesglm._frame import free_coordinates, transform
 from bayesglm._groups import spread
 from bayesglm._posterior import (
     Position,
@@ -57,7 +57,7 @@ def unpack(u, target, frame, form):
 def _unpack(u, target, frame, form):
     """Parameters, what the affine map alone makes of u, and the target at these strengths."""
     m, width = frame.center.shape
-    moved = frame.center + jnp.einsum("mij,mj->mi", frame.factor, u[: m * width].reshape(m, width))
+    moved = frame.center + transform(frame.factor, u[: m * width].reshape(m, width))
     z = moved[:, 1:].T
     stop = m * width + frame.score.size
     score = frame.score + frame.score_sd * u[m * width : stop]

@@ -181,12 +181,14 @@ def against_last(flat, free, outputs):
 
 
 def balanced(array, outputs, shifts=True):
-    """Numbers (..., outputs) moved to a sum of zero over classes, where `shifts` (..., responses)."""
+    """Numbers (..., outputs), NumPy's or JAX's, with a sum of zero over classes where `shifts` (..., responses) is."""
     if outputs.n_classes == 1:
         return array
+    xp = array.__array_namespace__()
     by_class = array.reshape(*array.shape[:-1], outputs.n_responses, outputs.n_classes)
     mean = by_class.mean(-1, keepdims=True)
-    return (by_class - np.where(np.expand_dims(shifts, -1), mean, 0.0)).astype(array.dtype).reshape(array.shape)
+    moved = by_class - xp.where(np.expand_dims(shifts, -1), mean, 0.0)
+    return moved.astype(array.dtype).reshape(array.shape)
 
 
 def is_grouped(strength):

@@ -15,7 +15,7 @@ from bayesglm._draws import Posterior, log_prior, per_sample
 from bayesglm._engines import Engine, draw_batch, transitions
 from bayesglm._inference_data import data_tree
 from bayesglm._posterior import Learned, Position, Target, strength_log_probs
-from bayesglm._problem import Data, is_grouped, make_batches, per_output
+from bayesglm._problem import Data, balanced, is_grouped, make_batches, per_output
 from bayesglm._warn import warn_user
 
 __all__ = ["Engine", "Run", "check_propriety", "draw_posterior", "in_safe_precision", "targets_of"]
@@ -41,10 +41,10 @@ def check_propriety(fitted):
     """Raise a ValueError that names the cause if the posterior of an output is improper."""
     data, spec = fitted.data, fitted.spec
     with_intercept = spec.intercept_prior is None
-    for output in range(data.y.shape[1]):
+    for output in range(spec.outputs.n_responses):
         fault = fitted.fault(output, with_intercept=with_intercept)
         if fault is not None:
-            where = f" of output {output}" if spec.population else ""
+            where = f" of output {output}" if spec.outputs.several else ""
             remedy = fault.remedy or "Give an intercept_prior (a NumPyro distribution)."
             raise ValueError(f"The posterior{where} is improper: {fault.cause}. {remedy}")
     eta = data.offset + fitted.intercept + data.X @ fitted.coef
@@ -81,7 +81,8 @@ def in_safe_precision(fitted):
     with jax.enable_x64(True):
         eta = (data.offset + fitted.intercept + data.X @ fitted.coef).astype(np.float64)
         scale = np.where(np.isnan(fitted.spec.scale), 1.0, fitted.spec.scale)
-        terms = np.asarray(form.family.nll(data.y.astype(np.float64), eta, form.link, scale) / form.family.phi(scale))
+        y, eta, scale = map(form.by_class, (data.y.astype(np.float64), eta, scale))
+        terms = form.per_response(np.asarray(form.family.nll(y, eta, form.link, scale) / form.family.phi(scale)))
     error = np.finfo(np.float32).eps * np.sqrt(((data.weight[:, None] * terms) ** 2).sum())
     if error <= HARMLESS:
         return fitted
@@ -126,7 +127,7 @@ def draw_posterior(fitted, run, values=None):
             sampled.append(draw_batch(target, data, spec, form, engine, progress))
     length = min(one.draws.scale.shape[2] for one in sampled)
     draws = [jax.tree.map(lambda leaf: leaf[:, :, :length], one.draws) for one in sampled]
-    posterior = _join(batches, draws)
+    posterior = _join(batches, draws, spec)
     if spec.hyper is not None:
         posterior = posterior._replace(strength=_join_strengths(targets, draws, len(values)))
     stats = _stats(draws)
@@ -189,14 +190,24 @@ def _target_of(batch, mode, data, spec):
         coef=mode.coef,
         intercept=mode.intercept,
         free=batch.free,
+        free_intercept=_free_intercepts(batch, spec),
     )
     return jax.tree.map(lambda leaf: leaf.astype(data.X.dtype) if leaf.dtype.kind == "f" else leaf, target)
 
 
-def _join(batches, draws):
+def _free_intercepts(batch, spec):
+    """Which intercepts (B, m) are parameters: of classes without a prior only their differences are."""
+    free = np.ones(batch.outputs.shape, bool)
+    if spec.outputs.classes is not None and spec.intercept_prior is None:
+        free[:, -1] = False
+    return free
+
+
+def _join(batches, draws, spec):
     """Draws (B, C, S, ..., m) of all batches as (C, S, ..., outputs)."""
-    coef = per_output(batches, [d.coef for d in draws])
+    coef = balanced(per_output(batches, [d.coef for d in draws]), spec.outputs, spec.shared_shifts)
     intercept = per_output(batches, [d.intercept for d in draws])
+    intercept = balanced(intercept, spec.outputs, spec.intercept_prior is None)
     shared = [
         np.repeat(d.scale[..., None], batch.outputs.shape[1], -1) for d, batch in zip(draws, batches, strict=True)
     ]
@@ -273,7 +284,7 @@ def _problem_of_output(batches):
 def _per_sample(posterior, data, spec, run):
     """Log-likelihood and posterior predictive draws (chain, draw, n, outputs), as far as they are wanted."""
     chains, samples = posterior.intercept.shape[:2]
-    size = chains * samples * data.y.size
+    size = chains * samples * len(data.y) * spec.outputs.n_responses
     wanted = {
         group: size <= LARGE if choice is None else choice
         for group, choice in (

@@ -414,7 +414,9 @@ def _read_mask(mask, layout, output_shape):
                 f"All leaves of mask must have the same number of groups: {labels[0]} has "
                 f"{len(arrays[0])}, {label} has {len(array)}."
             )
-    return np.concatenate([a.reshape(len(a), w, n_outputs) for a, w in zip(arrays, widths, strict=True)], axis=1)
+    return np.concatenate(
+        [a.reshape(len(a), w, math.prod(output_shape)) for a, w in zip(arrays, widths, strict=True)], axis=1
+    )
 
 
 def _is_scalar(value):

@@ -8,9 +8,10 @@ from scipy.special import ndtri
 
 from bayesglm._expansion import covariances, expand, loss_slopes
 from bayesglm._model import rates
-from bayesglm._problem import make_batches
+from bayesglm._passes import own_curvature
+from bayesglm._problem import against_last, make_batches
 
-__all__ = ["Criteria", "fit_criteria", "mode_covariance", "summary_table"]
+__all__ = ["Criteria", "fit_criteria", "mode_covariance", "standard_errors", "summary_table"]
 
 # Correlation of a feature with the slopes of the loss up to which a fit is that of the data, and the same beside the
 # linear predictors.
@@ -18,7 +19,7 @@ STATIONARY, ROUNDING = 1e-3, 1e-9
 
 
 class Criteria(NamedTuple):
-    """What a fit costs and how well it does, for each output; shapes (outputs,)."""
+    """What a fit costs and how well it does, for each response; shapes (responses,)."""
 
     edf: Any  # trace of the hat matrix, the intercept included
     deviance: Any
@@ -43,8 +44,8 @@ def mode_covariance(data, spec, coef, intercept, *, expected):
 
     Returns
     -------
-    numpy.ndarray, shape (outputs, 1 + p, 1 + p)
-        Of the intercept and the coefficients of each output; NaN where a coefficient is held at zero.
+    numpy.ndarray, shape (responses, classes, 1 + p, classes, 1 + p), classes being 1 for families without
+        Of the intercept and the coefficients; NaN where a coefficient is held at zero.
 
     Raises
     ------
@@ -53,7 +54,8 @@ def mode_covariance(data, spec, coef, intercept, *, expected):
     """
     if not (spec.scale > 0).all():
         raise ValueError("scale_ is 0: the fit leaves no residuals, and with them no uncertainty to tell.")
-    found = np.empty((len(spec.k), 1 + len(coef), 1 + len(coef)))
+    outputs, width = spec.outputs, 1 + len(coef)
+    found = np.empty((outputs.n_responses, outputs.n_classes, width, outputs.n_classes, width))
     for problem in _problems(data, spec, coef, intercept, expected):
         try:
             inverse = covariances(*problem.arguments)
@@ -62,8 +64,31 @@ def mode_covariance(data, spec, coef, intercept, *, expected):
                 "The mode has no covariance: some parameters, or combinations of them, change nothing "
                 f"({error}). Give them a regularizer_strength, or drop features."
             ) from error
-        found[problem.outputs] = np.asarray(spec.form.family.phi(spec.scale))[problem.outputs, None, None] * inverse
+        if outputs.classes is not None:
+            response = problem.outputs[0] // outputs.n_classes
+            found[response] = _of_balanced(inverse, np.append(True, spec.shared_shifts[:, response]))
+            continue
+        phi = np.asarray(spec.form.family.phi(spec.scale))[problem.outputs]
+        for place, output in enumerate(problem.outputs):
+            found[output, 0, :, 0] = phi[place] * inverse[place, :, place]
     return found
+
+
+def _of_balanced(covariance, shifts):
+    """Covariance (classes, 1 + p, classes, 1 + p) of parameters that sum to zero over classes, where `shifts` (1 + p,).
+
+    In what comes, the last class of these is held instead, and its covariances with all that moves are NaN.
+    """
+    moved = np.array(covariance)
+    known = np.isfinite(np.einsum("kwkw->kw", moved))
+    known[-1, shifts] = True
+    known = known.ravel()
+    moved[-1, shifts] = 0.0
+    moved[:, :, -1, shifts] = 0.0
+    moved[:, shifts] -= moved[:, shifts].mean(0)
+    moved[:, :, :, shifts] -= moved[:, :, :, shifts].mean(2, keepdims=True)
+    flat = moved.reshape(len(known), -1)
+    return np.where(known[:, None] & known, flat, np.nan).reshape(moved.shape)
 
 
 def fit_criteria(data, spec, coef, intercept):
@@ -72,21 +97,29 @@ def fit_criteria(data, spec, coef, intercept):
     As in R, the log-likelihood of Gaussian and Gamma observations whose dispersion was estimated is that at
     deviance / n, and the dispersion counts as a parameter.
     """
-    edf = np.empty(len(spec.k))
+    outputs, form = spec.outputs, spec.form
+    edf = np.empty(outputs.n_responses)
     for problem in _problems(data, spec, coef, intercept, False):
         reach = expand(*problem.arguments).covariance
-        edf[problem.outputs] = np.einsum("no,noo->o", problem.curvature, reach)
+        if outputs.classes is None:
+            edf[problem.outputs] = np.einsum("no,noo->o", problem.curvature, reach)
+        else:
+            edf[problem.outputs[0] // outputs.n_classes] = np.einsum("nab,nab->", problem.curvature, reach)
     X, y, weight, offset = (leaf.astype(np.float64) for leaf in data)
     family, link, scale = spec.form.family, spec.form.link, spec.scale.astype(np.float64)
     with jax.enable_x64(True):
         eta = offset + intercept + X @ coef
-        loss = np.asarray(family.nll(y, eta, link, scale))
-        deviance = 2 * weight @ (loss - np.asarray(family.saturated_nll(y, scale)))
+        y, eta = map(form.by_class, (y, eta))
+        of_classes = form.by_class(scale)
+        loss = np.asarray(family.nll(y, eta, link, of_classes))
+        deviance = 2 * weight @ form.per_response(loss - np.asarray(family.saturated_nll(y, of_classes)))
         estimated = spec.form.samples_scale and not family.scale_shapes_mean
         if estimated:
             for block in spec.blocks:
                 scale[block] = deviance[block].mean() / spec.total
-        terms = loss / np.asarray(family.phi(scale)) + np.asarray(family.log_normalizer(y, scale))
+        of_classes = form.by_class(scale)
+        terms = loss / np.asarray(family.phi(of_classes)) + np.asarray(family.log_normalizer(y, of_classes))
+        terms = form.per_response(terms)
     log_likelihood = -(weight @ terms)
     parameters = edf + (spec.form.samples_scale and 1.0)
     aic, bic = (-2 * log_likelihood + cost * parameters for cost in (2.0, np.log(spec.total)))
@@ -98,8 +131,7 @@ def summary_table(covariance, spec, coef, intercept, level):
 
     Parameters
     ----------
-    covariance : (outputs, 1 + p, 1 + p)
-        As from `mode_covariance`.
+    covariance : as from `mode_covariance`
     level : float
         Probability of the interval.
 
@@ -111,7 +143,7 @@ def summary_table(covariance, spec, coef, intercept, level):
     import pandas as pd
 
     names = [f"coef{name}" for name in _names(spec)]
-    error = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
+    error = standard_errors(covariance)
     estimate = np.concatenate([intercept[None], coef]).T
     prior_sd = np.concatenate([np.full((1, len(spec.k)), np.inf), _prior_sd(spec)]).T
     free = np.concatenate([np.ones((1, len(spec.k)), bool), spec.free]).T
@@ -127,7 +159,7 @@ def summary_table(covariance, spec, coef, intercept, level):
     if spec.population:
         labels = [
             f"{label[:-1]}, {output}]" if label.endswith("]") else f"{label}[{output}]"
-            for output in range(len(spec.k))
+            for output in spec.outputs.labels()
             for label in labels
         ]
     frame = pd.DataFrame({name: values[free] for name, values in table.items()})
@@ -137,11 +169,16 @@ def summary_table(covariance, spec, coef, intercept, level):
     return frame
 
 
+def standard_errors(covariance):
+    """Roots of the variances, (outputs, 1 + p)."""
+    return np.sqrt(np.einsum("rkwkw->rkw", covariance).reshape(-1, covariance.shape[2]))
+
+
 class _Problem(NamedTuple):
     """Outputs that are coupled, and what `expand` takes of them."""
 
     outputs: Any
-    curvature: Any  # (n, m)
+    curvature: Any  # (n, m), or (n, m, m) of classes
     arguments: tuple
 
 
@@ -151,13 +188,14 @@ def _problems(data, spec, coef, intercept, expected):
     coef = coef.astype(np.float64)
     eta = offset + intercept + X @ coef
     with jax.enable_x64(True):
-        for batch in make_batches(data, spec.strength, spec.free):
+        free = against_last(np.asarray(spec.form.prior.is_flat(spec.strength)), spec.free, spec.outputs)
+        for batch in make_batches(data, spec.strength, free, n_classes=spec.outputs.n_classes):
             for b, outputs in enumerate(batch.outputs):
                 strength = jax.tree.map(lambda leaf: leaf[b], batch.strength)  # noqa: B023
                 slope, curvature = loss_slopes(
                     y[:, outputs], eta[:, outputs], weight, spec.form, spec.scale[outputs], expected=expected
                 )
-                curvature = weight[:, None] * curvature
+                curvature = weight.reshape(-1, *(1,) * (curvature.ndim - 1)) * curvature
                 arguments = X, curvature, strength, coef[:, outputs], batch.free[b], weight.sum(), spec.form.prior
                 _check_stationary(weight[:, None] * slope, eta[:, outputs], weight, *arguments)
                 yield _Problem(outputs, curvature, arguments)
@@ -168,7 +206,8 @@ def _check_stationary(slope, eta, weight, X, curvature, strength, coef, free, to
 
     Parameters
     ----------
-    slope, curvature : (n, m)
+    slope : (n, m)
+    curvature : (n, m), or (n, m, m) of classes
         Times the weights.
     """
     active = free & ((coef != 0) | np.asarray(prior.is_flat(strength)))
@@ -176,6 +215,7 @@ def _check_stationary(slope, eta, weight, X, curvature, strength, coef, free, to
     design = np.concatenate([np.ones((len(X), 1)), X], axis=1)
     grad = design.T @ slope + total * np.concatenate([np.zeros((1, len(coef[0]))), pull])
     # Where residuals are rounding errors, they are judged beside the linear predictors.
+    curvature = own_curvature(curvature)
     size = STATIONARY * np.sqrt((slope**2).sum(0)) + ROUNDING * np.sqrt(((curvature * (1 + abs(eta))) ** 2).sum(0))
     far = abs(grad) > size * np.sqrt(weight @ design**2)[:, None]
     if far[np.concatenate([np.ones((1, len(coef[0])), bool), active])].any():

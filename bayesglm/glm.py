@@ -121,7 +121,8 @@ class ClassifierGLM(BayesianGLM):
     coefficients, two as well. What has no prior, as the intercepts, sums to zero over the classes: only differences
     between classes mean something.
 
-    Parameters are those of `GLM`; strengths are numbers, and may have an axis of classes, as outputs of `PopulationGLM`.
+    Parameters are those of `GLM`. Strengths are numbers, and may have an axis of classes, as `PopulationGLM` has one of
+    outputs.
 
     Attributes
     ----------
@@ -177,7 +178,7 @@ class ClassifierGLM(BayesianGLM):
         return np.asarray(jax.nn.log_softmax(eta))
 
     def decision_function(self, X, *, offset=None):
-        """Linear predictor of each class, (..., classes); of two classes the second's advantage over the first, (...)."""
+        """Linear predictor of each class, (..., classes); of two classes, (...), by how much the second leads."""
         eta = self._predictor(X, offset)
         return eta[..., 1] - eta[..., 0] if eta.shape[-1] == 2 else eta
 
