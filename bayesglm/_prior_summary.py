@@ -11,7 +11,7 @@ from bayesglm._problem import is_grouped
 
 __all__ = ["summarize_priors"]
 
-TEXT = ["feature", "output", "group", "strength", "ratio"]
+TEXT = ["feature", "output", "class", "group", "strength", "ratio"]
 
 
 def summarize_priors(matrix, spec):
@@ -77,7 +77,7 @@ def _rows_of_leaf(leaf, matrix, spec):
         yield {
             "variable": f"coef.{name}" if name else "coef",
             "feature": _listed(features, len(spread), columns),
-            **({"output": _listed(outputs, len(spec.k), None)} if spec.population else {}),
+            **_output(outputs, spec),
             **shown,
             "prior": prior,
             "sd": sd,
@@ -151,9 +151,16 @@ def _rows_of_scale(spec):
         assert isinstance(prior, dist.TransformedDistribution)  # of the square root
         variable = "sigma" if spec.form.family.reports_sigma else "sqrt(dispersion)"
         rows.append({"variable": variable, "prior": describe(prior.base_dist)})
-        if spec.population:
+        if spec.outputs.several:
             rows[-1]["output"] = _listed(tuple(block.tolist()), len(spec.k), None)
     return rows
+
+
+def _output(outputs, spec):
+    """Columns that tell the outputs."""
+    if spec.outputs.classes is None:
+        return {"output": _listed(outputs, len(spec.k), None)} if spec.outputs.several else {}
+    return {"class": _listed(outputs, len(spec.k), spec.outputs.labels())}
 
 
 def _listed(indices, length, names):

@@ -53,11 +53,11 @@ def missing_class_fault(y, weight, classes):
     weight : (n,)
     classes : (classes,) labels
     """
-    missing = np.flatnonzero(~(y[weight > 0] > 0).any(0))
-    if not missing.size:
+    missing = classes[~(y[weight > 0] > 0).any(0)].tolist()
+    if not missing:
         return None
     return Fault(
-        f"no sample is of the class {classes[missing[0]]!r}, so the likelihood rises for ever as its intercept falls",
+        f"no sample is of the class {missing[0]!r}, so the likelihood rises for ever as its intercept falls",
         "",
         True,
     )

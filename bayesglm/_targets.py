@@ -84,7 +84,7 @@ def read_labels(y, n_samples, dtype, classes=None):
     if classes is None:
         classes = _distinct(array)
         if len(classes) < 2:
-            raise ValueError(f"y must hold at least two classes; got one class: {classes[0]!r}.")
+            raise ValueError(f"y must hold at least two classes; got one class: {classes.tolist()[0]!r}.")
     place = {label: number for number, label in enumerate(classes.tolist())}
     unknown = [label for label in array.ravel().tolist() if label not in place]
     if unknown:

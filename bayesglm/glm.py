@@ -166,7 +166,8 @@ class ClassifierGLM(BayesianGLM):
 
     def predict(self, X, *, offset=None):
         """Label of the most probable class, shape (n,) or (n, responses)."""
-        return self.classes_[self._mean(X, offset).argmax(-1)]
+        best = self._mean(X, offset).argmax(-1)
+        return self.classes_[best]
 
     def predict_proba(self, X, *, offset=None):
         """Probability of each class at the fit, shape (n, classes) or (n, responses, classes)."""

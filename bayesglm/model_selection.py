@@ -19,7 +19,7 @@ from bayesglm._leave_one_out import leave_out
 from bayesglm._passes import correlate, expected_curvature, moments, value_and_slope
 from bayesglm._score import SCORE_TYPES, score_fit
 from bayesglm._warn import warn_user
-from bayesglm.glm import GLM, PopulationGLM
+from bayesglm.glm import GLM, ClassifierGLM, PopulationGLM
 from bayesglm.observation_models import BernoulliObservations
 from bayesglm.priors import ElasticNet, UnRegularized
 
@@ -182,12 +182,20 @@ def _thresholds(model, X, y, sample_weight, offset, *, plain=False):
         def loss(y, eta):
             return parts.family.nll(y, eta, parts.link, np.nan_to_num(null.spec.scale, nan=1.0))
 
-        slope = share[:, None] * np.asarray(value_and_slope(loss, y, eta)[1])
-        bend = share @ np.asarray(expected_curvature(loss, parts.link.inverse, eta))
+        slope = share[:, None] * np.asarray(value_and_slope(loss, y, eta, joint=parts.family.joint)[1])
+        bend = share @ np.asarray(_own_curvature(loss, eta, parts))
         mean, square = (np.asarray(moment) for moment in moments(X, share))
         grad = np.where(square[:, None] > 0, np.asarray(correlate(X, mean, slope)), 0.0)
         factors = np.asarray(parts.prior.threshold(grad, square[:, None] * bend, strength))
     return np.where(setup.free, factors, 0.0), setup
+
+
+def _own_curvature(loss, eta, parts):
+    """Expected second derivatives (n, outputs) of the loss by each linear predictor alone."""
+    if not parts.family.joint:
+        return expected_curvature(loss, parts.link.inverse, eta)
+    mean = np.asarray(parts.link.inverse(eta))
+    return parts.family.unit_variance(mean, 1.0)
 
 
 def _base(model):
@@ -285,7 +293,7 @@ def approximate_loo(model, X, y, *, sample_weight=None, offset=None):
     fitted = twin._fit(*twin._read_all(X, y, sample_weight, offset))
     warn_of_fit(fitted)
     predictor = leave_out(fitted)
-    predictor = predictor if twin._population else predictor[:, 0]
+    predictor = predictor.reshape(-1, *fitted.spec.outputs.shape)
     with jax.enable_x64(True):
         mean = np.asarray(fitted.spec.form.link.inverse(predictor))
     return LeaveOneOut(predictor, mean, fitted)
@@ -302,9 +310,9 @@ class GLMCV(BaseEstimator):
         How many strengths to try: multiples of the estimator's `regularizer_strength`, as `strength_grid` makes them.
         Or the strengths themselves, in any form that `regularizer_strength` may have (for ElasticNet, pairs).
     cv : int, splitter, iterable or "loo", optional
-        As scikit-learn's `check_cv` takes it: a number of folds (5 by default; stratified for Bernoulli), a splitter
-        such as `GroupKFold` or `TimeSeriesSplit`, or pairs of index arrays. "loo" leaves one sample out at a time,
-        approximately and without refitting (`approximate_loo`).
+        As scikit-learn's `check_cv` takes it: a number of folds (5 by default; stratified for Bernoulli and classes), a
+        splitter such as `GroupKFold` or `TimeSeriesSplit`, or pairs of index arrays. "loo" leaves one sample out at a
+        time, approximately and without refitting (`approximate_loo`).
     scoring : str or callable, optional
         By default the fraction of the deviance explained; "log-likelihood", "pseudo-r2-McFadden" or
         "pseudo-r2-Cohen", as in `GLM.score`; or any scorer of scikit-learn, by name or as a callable.
@@ -363,8 +371,8 @@ class GLMCV(BaseEstimator):
         ConvergenceWarning
             If fits to folds, or the last one to all samples, did not converge.
         """
-        if not isinstance(self.estimator, GLM | PopulationGLM):
-            raise ValueError(f"estimator must be a GLM or a PopulationGLM; got {self.estimator!r}.")
+        if not isinstance(self.estimator, GLM | PopulationGLM | ClassifierGLM):
+            raise ValueError(f"estimator must be a GLM, PopulationGLM or ClassifierGLM; got {self.estimator!r}.")
         self.multiples_ = None
         if isinstance(self.strengths, int | np.integer):
             self.multiples_ = _multiples(self.estimator, X, y, self.strengths, None, sample_weight, offset)
@@ -469,9 +477,11 @@ def _score_models(scorer, models, fits, X, y, index):
 
 def _splits(cv, setup, X, y, groups):
     """Pairs of index arrays."""
-    binary = isinstance(setup.parts.family, BernoulliObservations)
     targets = setup.data.y[:, 0]
-    splitter = check_cv(5 if cv is None else cv, targets, classifier=binary)
+    if setup.parts.family.joint:
+        targets = setup.data.y[:, : setup.outputs.n_classes].argmax(1)
+    classifies = setup.parts.family.joint or isinstance(setup.parts.family, BernoulliObservations)
+    splitter = check_cv(5 if cv is None else cv, targets, classifier=classifies)
     return list(splitter.split(np.zeros((len(targets), 1)), targets, groups))
 
 

@@ -20,15 +20,18 @@ from bayesglm._design import Layout
 from bayesglm._model import Hyper, Spec
 from bayesglm._numpyro import dist, is_distribution, own_dist
 from bayesglm._posterior import Form
-from bayesglm.glm import GLM, PopulationGLM
+from bayesglm._problem import Outputs
+from bayesglm.glm import GLM, ClassifierGLM, PopulationGLM
 
 __all__ = ["load", "save"]
 
 FORMAT, FORMAT_VERSION = "bayesglm model", 1
-MODELS: dict[str, type] = {"GLM": GLM, "PopulationGLM": PopulationGLM}
+MODELS: dict[str, type] = {model.__name__: model for model in (GLM, PopulationGLM, ClassifierGLM)}
 FAMILIES = {name: getattr(observation_models, name) for name in observation_models.__all__}
 PRIORS = {name: getattr(priors, name) for name in priors.__all__}
-RECORDS: dict[str, type] = FAMILIES | PRIORS | {"Spec": Spec, "Form": Form, "Hyper": Hyper, "Link": links.Link}
+RECORDS: dict[str, type] = (
+    FAMILIES | PRIORS | {"Spec": Spec, "Form": Form, "Hyper": Hyper, "Outputs": Outputs, "Link": links.Link}
+)
 PLAIN = (bool, str, type(None))
 INDEX = "model.json"
 
@@ -41,7 +44,7 @@ def save(model, path):
 
     Parameters
     ----------
-    model : GLM or PopulationGLM
+    model : GLM, PopulationGLM or ClassifierGLM
         Fitted or not.
     path : str or path
         An existing file is replaced once the new one is complete.
@@ -53,7 +56,7 @@ def save(model, path):
         made of others.
     """
     if type(model) not in MODELS.values():
-        raise ValueError(f"model must be a GLM or a PopulationGLM; got {type(model).__name__}.")
+        raise ValueError(f"model must be a GLM, PopulationGLM or ClassifierGLM; got {type(model).__name__}.")
     path = Path(path)
     writer = _Writer()
     settings = model.get_params(deep=False)
@@ -94,7 +97,7 @@ def load(path, *, inverse_link_function=None):
 
     Returns
     -------
-    GLM or PopulationGLM
+    GLM, PopulationGLM or ClassifierGLM
 
     Raises
     ------
@@ -152,7 +155,7 @@ class _Writer:
             return self.distribution(value, label)
         if isinstance(value, type) and RECORDS.get(value.__name__) is value:
             return {"class": value.__name__}
-        if isinstance(value, links.Link) and links.LINKS.get(value.name) is value:
+        if isinstance(value, links.Link) and links.OWN_LINKS.get(value.name) is value:
             return {"link": value.name}
         if callable(value):
             return _write_function(value, label)
@@ -182,9 +185,10 @@ class _Writer:
     def array(self, array, label):
         """Write an array; one of text goes to the JSON file."""
         if array.dtype.kind in "OUT":
-            if not all(isinstance(one, str) for one in array.flat):
+            if not all(isinstance(one, str | int | float | np.generic) for one in array.flat):
                 raise ValueError(f"{label} is an array of {array.dtype}, which cannot be saved: use numbers or text.")
-            return {"text": array.ravel().tolist(), "shape": list(array.shape), "object": array.dtype.kind == "O"}
+            entries = [self.write(one, label) for one in array.flat]
+            return {"text": entries, "shape": list(array.shape), "object": array.dtype.kind == "O"}
         name = f"arrays/{len(self.arrays)}.npy"
         self.arrays[name] = array
         return {"array": name, "of": label, "shape": list(array.shape)}
@@ -257,7 +261,8 @@ class _Reader:
             return np.lib.format.read_array(entry, allow_pickle=False)
 
     def read_text(self, value):
-        return np.array(value["text"], object if value["object"] else str).reshape(value["shape"])
+        entries = [self.read(one) for one in value["text"]]
+        return np.array(entries, object if value["object"] else str).reshape(value["shape"])
 
     def read_class(self, value):
         return RECORDS[value["class"]]
@@ -279,7 +284,7 @@ class _Reader:
         return {self.read(key): self.read(one) for key, one in value["dict"]}
 
     def read_link(self, value):
-        return links.LINKS[value["link"]]
+        return links.OWN_LINKS[value["link"]]
 
     def read_function(self, value):
         module, name = value["function"]
