@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator
 
 from bayesglm import observation_models, priors
 from bayesglm._numpyro import is_distribution
-from bayesglm.glm import GLM, PopulationGLM
+from bayesglm.glm import GLM, ClassifierGLM, PopulationGLM
 
 __all__ = ["from_nemos", "from_sklearn", "to_nemos"]
 
@@ -30,7 +30,12 @@ NEMOS_LINKS = {
     "one_over_x": "one_over_x",
 }
 LINKS_IN_NEMOS = set(NEMOS_LINKS.values())
-NEMOS_MODELS: dict[str, type] = {"GLM": GLM, "PopulationGLM": PopulationGLM}
+NEMOS_MODELS: dict[str, type] = {
+    "GLM": GLM,
+    "PopulationGLM": PopulationGLM,
+    "ClassifierGLM": ClassifierGLM,
+    "ClassifierPopulationGLM": ClassifierGLM,
+}
 # How many times the penalty counts against the loss in NeMoS what it does here: its squared error has no 1/2.
 NEMOS_GAUSSIAN = 2.0
 
@@ -40,12 +45,12 @@ def from_nemos(model):
 
     Parameters
     ----------
-    model : nemos.glm.GLM or nemos.glm.PopulationGLM
+    model : nemos.glm.GLM, PopulationGLM, ClassifierGLM or ClassifierPopulationGLM
         Fitted or not. It is not changed. What was fitted is not taken over: `fit` finds it, to a tighter tolerance.
 
     Returns
     -------
-    GLM or PopulationGLM
+    GLM, PopulationGLM or ClassifierGLM
         Not fitted. Strengths of Gaussian observations are halved, since NeMoS's squared error has no factor 1/2;
         all others are the same numbers. Solvers and their options are left behind.
 
@@ -56,7 +61,7 @@ def from_nemos(model):
     """
     name = type(model).__name__
     if name not in NEMOS_MODELS or not type(model).__module__.startswith("nemos"):
-        raise ValueError(f"model must be a GLM or a PopulationGLM of NeMoS; got {_written(model)}.")
+        raise ValueError(f"model must be one of NeMoS's {list(NEMOS_MODELS)}; got {_written(model)}.")
     family = type(model.observation_model).__name__
     if family not in observation_models.__all__:
         raise ValueError(f"model has the observation_model {family}, which has no counterpart here.")
@@ -71,11 +76,15 @@ def from_nemos(model):
         strength = _times(strength, 1 / NEMOS_GAUSSIAN, regularizer)
     mask = getattr(model.regularizer, "mask", None)
     settings = {
-        "observation_model": observation_model,
-        "inverse_link_function": _link_from_nemos(model.inverse_link_function, family),
         "regularizer": regularizer if mask is None else priors.GroupLasso(mask=_as_numpy(mask)),
         "regularizer_strength": _as_numpy(strength),
     }
+    if NEMOS_MODELS[name] is ClassifierGLM:
+        if getattr(model, "feature_mask", None) is not None:
+            raise ValueError("model has a feature_mask, which has no counterpart for classes.")
+        return ClassifierGLM(**settings)
+    settings["observation_model"] = observation_model
+    settings["inverse_link_function"] = _link_from_nemos(model.inverse_link_function, family)
     if name == "PopulationGLM":
         settings["feature_mask"] = _as_numpy(model.feature_mask)
     return NEMOS_MODELS[name](**settings)
@@ -88,22 +97,24 @@ def to_nemos(model):
 
     Parameters
     ----------
-    model : GLM or PopulationGLM
+    model : GLM, PopulationGLM or ClassifierGLM
         Priors of the intercept and of the dispersion have no counterpart and are left behind.
 
     Returns
     -------
-    nemos.glm.GLM or nemos.glm.PopulationGLM
+    nemos.glm.GLM, PopulationGLM, ClassifierGLM or ClassifierPopulationGLM
         That predicts, scores and simulates as `model` does, in NeMoS's precision.
 
     Raises
     ------
     ValueError
         If `model` has a part that NeMoS lacks: strengths that are not numbers yet, a learned overdispersion that is
-        not fitted or differs between outputs.
+        not fitted or differs between outputs, classes that are not fitted.
     """
-    if not isinstance(model, GLM | PopulationGLM):
-        raise ValueError(f"model must be a GLM or a PopulationGLM; got {_written(model)}.")
+    if not isinstance(model, GLM | PopulationGLM | ClassifierGLM):
+        raise ValueError(f"model must be a GLM, PopulationGLM or ClassifierGLM; got {_written(model)}.")
+    if isinstance(model, ClassifierGLM) and "spec_" not in vars(model):
+        raise ValueError("The classes of model are not known before fit; NeMoS takes their number.")
     import nemos
 
     parts, fitted = model._resolve(), "spec_" in vars(model)
@@ -127,14 +138,19 @@ def to_nemos(model):
         observation_model = nemos.observation_models.NegativeBinomialObservations(scale=float(scale))
     chosen = getattr(nemos.regularizer, regularizer)
     settings = {
-        "observation_model": observation_model,
-        "inverse_link_function": parts.link.name if parts.link.name in LINKS_IN_NEMOS else parts.link.inverse,
         "regularizer": chosen() if regularizer != "GroupLasso" else chosen(mask=parts.prior.mask),
         "regularizer_strength": strength,
     }
-    if isinstance(model, PopulationGLM):
-        settings["feature_mask"] = model.feature_mask
-    twin = (nemos.glm.PopulationGLM if isinstance(model, PopulationGLM) else nemos.glm.GLM)(**settings)
+    if isinstance(model, ClassifierGLM):
+        kind = nemos.glm.ClassifierPopulationGLM if model.spec_.outputs.several else nemos.glm.ClassifierGLM
+        twin = kind(len(model.classes_), **settings)
+        twin.set_classes(model.classes_)
+    else:
+        settings["observation_model"] = observation_model
+        settings["inverse_link_function"] = parts.link.name if parts.link.name in LINKS_IN_NEMOS else parts.link.inverse
+        if isinstance(model, PopulationGLM):
+            settings["feature_mask"] = model.feature_mask
+        twin = (nemos.glm.PopulationGLM if isinstance(model, PopulationGLM) else nemos.glm.GLM)(**settings)
     if fitted:
         twin.coef_ = jax.tree.map(jax.numpy.asarray, model.coef_)
         for name in ("intercept_", "scale_", "dof_resid_"):
@@ -157,7 +173,7 @@ def from_sklearn(estimator, n_samples=None):
     -------
     GLM
         Not fitted; PopulationGLM if a Ridge has one alpha per target, or was fitted to several. LogisticRegression is
-        that of two classes, and y has to be zeros and ones.
+        taken to be that of zeros and ones, unless it was fitted to other labels: then it is a ClassifierGLM.
 
     Raises
     ------
@@ -193,6 +209,8 @@ def from_sklearn(estimator, n_samples=None):
             "of samples, or the sum of their weights."
         )
     settings = readers[kind](estimator, n_samples)
+    if kind == "LogisticRegression" and not _is_binary(estimator):
+        return ClassifierGLM(**_in_classes(settings, estimator))
     several = np.ndim(settings.get("regularizer_strength")) == 2 or np.ndim(getattr(estimator, "coef_", 0.0)) == 2
     return (PopulationGLM if several and kind != "LogisticRegression" else GLM)(**settings)
 
@@ -237,6 +255,23 @@ def _read_logistic(estimator, n_samples):
     return settings | _elastic_net(1 / (n_samples * estimator.C), float(ratio))
 
 
+def _is_binary(estimator):
+    """Whether labels are zeros and ones, as far as is known."""
+    return np.array_equal(getattr(estimator, "classes_", (0, 1)), (0, 1))
+
+
+def _in_classes(settings, estimator):
+    """Settings of logistic regression with coefficients of their own for all classes."""
+    settings = {name: value for name, value in settings.items() if name != "observation_model"}
+    if len(estimator.classes_) > 2 or "regularizer" not in settings:
+        return settings
+    # Halves of opposite sign have the same absolute values in sum, and half of the squares.
+    strength = settings["regularizer_strength"]
+    size, ratio = strength if type(strength) is tuple else (strength, float(settings["regularizer"] == "Lasso"))
+    absolute, square = size * ratio, 2 * size * (1 - ratio)
+    return settings | _elastic_net(absolute + square, absolute / (absolute + square))
+
+
 def _elastic_net(strength, ratio):
     """Settings of an elastic net of any ratio from 0 to 1."""
     if ratio in (0.0, 1.0):
@@ -272,7 +307,7 @@ def _strength_like_coef(spec):
     """Strength with one number per coefficient, or per group, which is what NeMoS takes."""
 
     def split(array):
-        return spec.layout.split(array if spec.population else array[:, 0])
+        return spec.layout.split(array.reshape(-1, *spec.outputs.shape))
 
     if not isinstance(spec.strength, tuple):
         return split(spec.strength)

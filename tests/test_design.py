@@ -186,7 +186,7 @@ def test_the_callers_objects_are_not_touched():
     arguments = [X, y, rest, masks, strength]
     before = copy.deepcopy(arguments)
     model = ridge(regularizer_strength=strength).fit(X, y, **rest)
-    read_groups(masks, read_design(X)[1], 1, population=False)
+    read_groups(masks, read_design(X)[1], ())
     model.predict(X, offset=rest["offset"])
     assert model.regularizer_strength is strength
     assert jax.tree.structure(arguments) == jax.tree.structure(before)

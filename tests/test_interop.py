@@ -3,7 +3,8 @@
 import jax
 import numpy as np
 import pytest
-from sklearn.datasets import load_breast_cancer, load_diabetes
+from sklearn.base import clone
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 from sklearn.linear_model import (
     ElasticNet,
     GammaRegressor,
@@ -15,7 +16,7 @@ from sklearn.linear_model import (
     RidgeCV,
 )
 
-from bayesglm import GLM, PopulationGLM, from_nemos, from_sklearn, to_nemos
+from bayesglm import GLM, ClassifierGLM, PopulationGLM, from_nemos, from_sklearn, to_nemos
 from bayesglm.observation_models import NegativeBinomialObservations
 
 TIGHT = {"tol": 1e-12, "max_iter": 100_000}
@@ -54,6 +55,40 @@ def test_classifiers_of_scikit_learn(estimator):
     ours = from_sklearn(estimator, n_samples=len(y)).fit(X, y)
     np.testing.assert_allclose(ours.coef_, estimator.coef_[0], atol=1e-6)
     np.testing.assert_allclose(ours.predict(X), estimator.predict_proba(X)[:, 1], atol=1e-6)
+
+
+@pytest.mark.parametrize("estimator", CLASSIFIERS, ids=repr)
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_classifiers_of_scikit_learn_with_other_labels(estimator, n_classes):
+    X, y = load_wine(return_X_y=True)
+    X = ((X - X.mean(0)) / X.std(0))[:, :4]
+    labels = np.array(["a", "b", "c"])[np.minimum(y, n_classes - 1)]
+    estimator = clone(estimator).set_params(tol=1e-12).fit(X, labels)
+    ours = from_sklearn(estimator, n_samples=len(y)).fit(X, labels)
+    assert isinstance(ours, ClassifierGLM)
+    np.testing.assert_allclose(ours.predict_proba(X), estimator.predict_proba(X), atol=1e-5)
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize(
+    ("regularizer", "strength"), [("Ridge", 0.1), pytest.param("Lasso", 0.05, marks=pytest.mark.slow)]
+)
+def test_classifiers_of_nemos(regularizer, strength, several, nemos):
+    rng = np.random.default_rng(4)
+    X = {"a": rng.normal(size=(150, 2)), "b": rng.normal(size=(150, 1))}
+    numbers = (X["a"] @ rng.normal(size=(2, 3)) + rng.gumbel(size=(150, 3))).argmax(1)
+    labels = np.array(["x", "y", "z"])[np.stack([numbers, numbers[::-1]], 1) if several else numbers]
+    kind = nemos.glm.ClassifierPopulationGLM if several else nemos.glm.ClassifierGLM
+    with jax.enable_x64(True):
+        settings = {"regularizer": regularizer, "regularizer_strength": strength}
+        theirs = kind(3, **settings, solver_kwargs={"tol": 1e-12, "maxiter": 20_000}).fit(X, labels)
+        ours = from_nemos(theirs).fit(X, labels)
+        for leaf in X:
+            np.testing.assert_allclose(ours.coef_[leaf], theirs.coef_[leaf], atol=1e-6)
+        back = to_nemos(ours)
+        np.testing.assert_array_equal(back.predict(X), ours.predict(X))
+        log_p = back.predict_proba(X, return_type="log-proba")
+        np.testing.assert_allclose(np.exp(log_p), ours.predict_proba(X), rtol=1e-6)
 
 
 def test_several_targets_of_scikit_learn():
@@ -152,11 +187,14 @@ def test_overdispersion_goes_there_and_back(nemos):
 
 
 def test_what_one_package_has_alone_is_told(nemos):
-    with pytest.raises(ValueError, match="model must be a GLM or a PopulationGLM of NeMoS; got bayesglm's GLM"):
+    with pytest.raises(ValueError, match="model must be one of NeMoS's .*; got bayesglm's GLM"):
         from_nemos(GLM())
-    with pytest.raises(ValueError, match="of NeMoS; got "):
-        from_nemos(nemos.glm.ClassifierGLM())
-    with pytest.raises(ValueError, match="model must be a GLM or a PopulationGLM; got sklearn's Ridge"):
+    masked = nemos.glm.ClassifierPopulationGLM(feature_mask=np.ones((2, 1)))
+    with pytest.raises(ValueError, match="feature_mask, which has no counterpart for classes"):
+        from_nemos(masked)
+    with pytest.raises(ValueError, match="classes of model are not known before fit"):
+        to_nemos(ClassifierGLM())
+    with pytest.raises(ValueError, match="model must be a GLM, PopulationGLM or ClassifierGLM; got sklearn's Ridge"):
         to_nemos(Ridge())
     with pytest.raises(ValueError, match="regularizer_strength of model is not known before fit"):
         to_nemos(GLM(regularizer="Ridge", regularizer_strength={"f1": "learn", "f2": 0.1}))

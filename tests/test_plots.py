@@ -60,7 +60,7 @@ def with_draws(model):
 def with_prior(model, regularizer, strength):
     """A model with another prior, at the same coefficients."""
     prior = getattr(priors, regularizer)
-    read = read_strength(strength, prior(), model.spec_.layout, model.spec_.free, population=False)
+    read = read_strength(strength, prior(), model.spec_.layout, model.spec_.free, output_shape=())
     other = copy.deepcopy(model).set_params(regularizer=regularizer, regularizer_strength=strength)
     other.spec_ = replace(model.spec_, strength=read, form=replace(model.spec_.form, prior=prior))
     return other

@@ -39,7 +39,7 @@ LAYOUTS = {
 
 def read(prior, X, strength, outputs=None):
     free = np.ones((LAYOUTS[X].n_features, outputs or 1), bool)
-    return read_strength(strength, prior, LAYOUTS[X], free, population=outputs is not None)
+    return read_strength(strength, prior, LAYOUTS[X], free, output_shape=() if outputs is None else (outputs,))
 
 
 def per(leaf_a, leaf_b):
