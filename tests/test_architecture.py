@@ -9,10 +9,10 @@ import bayesglm
 
 PACKAGE = Path(bayesglm.__file__).parent
 LEVELS = [
-    {"_groups", "_design", "_formula", "_warn", "_numpyro", "_exact", "_row_space", "_expansion"},
+    {"_groups", "_design", "_formula", "_warn", "_numpyro", "_exact", "_row_space"},
     {"distributions", "links", "_passes", "_targets", "_propriety", "_diagnostics", "_chunks"},
     {"priors", "observation_models", "_quadratic", "_smooth"},
-    {"_composite"},
+    {"_composite", "_expansion"},
     {"_strength", "_problem", "_map", "_options"},
     {"_posterior", "_working_set"},
     {"_frame", "_model"},
@@ -26,20 +26,23 @@ LEVELS = [
     {"_estimator"},
     {"_bayesian"},
     {"glm"},
-    {"model_selection", "plots", "interop", "saving"},
+    {"model_selection", "interop", "saving", "_plot_arguments"},
+    {"_drawing"},
+    {"plots"},
     {"__init__"},
 ]
 DOORS = {
     "sklearn": {
-        *("_design", "_estimator", "_bayesian", "model_selection", "_targets", "_fitting", "_evidence", "plots"),
+        *("_design", "_estimator", "_bayesian", "glm", "model_selection", "_targets", "_fitting", "_evidence", "plots"),
+        *("_plot_arguments",),
         "interop",
     },
     "arviz": set(),
     "arviz_base": {"_inference_data"},
     "arviz_stats": {"_laplace"},
     "numpyro.infer": {"_nuts"},
-    "scipy": {"_design", "_propriety", "_diagnostics", "_row_space", "_expansion", "_summary", "plots"},
-    "matplotlib": {"plots"},
+    "scipy": {"_design", "_propriety", "_diagnostics", "_row_space", "_expansion", "_summary", "_drawing"},
+    "matplotlib": {"_drawing"},
     "formulaic": {"_formula"},
 }
 FREE_OF_NUMPYRO = {

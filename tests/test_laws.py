@@ -248,6 +248,7 @@ def test_sampled_density_is_the_numpyro_models(family, regularizer, form, rng):
         None,
         None,
         batch.free,
+        np.ones((1, 1), bool),
     )
     differences = []
     for _ in range(3):

@@ -190,7 +190,7 @@ def test_likelihood_in_blocks_is_the_sum_and_its_derivatives(name, lanes, rng):
     offset = 0.1 * rng.normal(size=(n, m))
     with jax.enable_x64(True):
         form = Form(family, link, Ridge, samples_scale=True, conditional_prior=False)
-        target = Target(*[None] * 11)._replace(y=jnp.asarray(y, float), offset=jnp.asarray(offset))
+        target = Target(*[None] * 12)._replace(y=jnp.asarray(y, float), offset=jnp.asarray(offset))
         ours = log_likelihood(jnp.asarray(X), jnp.asarray(weight), target, form, lanes)
 
         def plain(coef, intercept, scale):

@@ -234,7 +234,7 @@ def test_strength_chosen_by_leave_one_out():
         ({"cv": "loo", "scoring": "r2"}, "cv must be 'loo'"),
         ({"cv": "loo", "strengths": [1.0], "one_standard_error": True}, "at least two folds"),
         ({"estimator": GLM("Gaussian")}, "has no regularizer"),
-        ({"estimator": "Ridge"}, "estimator must be a GLM or a PopulationGLM; got 'Ridge'"),
+        ({"estimator": "Ridge"}, "estimator must be a GLM, PopulationGLM or ClassifierGLM; got 'Ridge'"),
     ],
 )
 def test_errors_name_the_argument(arguments, message):

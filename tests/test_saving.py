@@ -164,7 +164,7 @@ def test_what_cannot_be_saved_is_told_and_leaves_no_file(rng, tmp_path):
     for made_of_others in (dist.TruncatedNormal(0.0, 1.0, low=0.0), dist.FoldedDistribution(dist.Normal(0.0, 1.0))):
         with pytest.raises(ValueError, match="regularizer_strength is a .*, which cannot be saved"):
             bayesglm.save(GLM(regularizer="Ridge", regularizer_strength=made_of_others), path)
-    with pytest.raises(ValueError, match="model must be a GLM or a PopulationGLM; got dict"):
+    with pytest.raises(ValueError, match="model must be a GLM, PopulationGLM or ClassifierGLM; got dict"):
         bayesglm.save({}, path)
     assert list(tmp_path.iterdir()) == []
 
