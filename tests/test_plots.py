@@ -616,8 +616,10 @@ def test_given_axes_are_drawn_into_and_no_figure_is_added(counts, path, gaussian
 
 
 def test_a_missing_matplotlib_is_explained(monkeypatch):
-    monkeypatch.delitem(sys.modules, "bayesglm.plots")
+    for module in ("plots", "_drawing"):
+        monkeypatch.delitem(sys.modules, f"bayesglm.{module}")
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
-    monkeypatch.delattr(bayesglm, "plots")
+    for module in ("plots", "_drawing"):
+        monkeypatch.delattr(bayesglm, module)
     with pytest.raises(ImportError, match=r"pip install 'bayesglm\[plot\]'"):
         _ = bayesglm.plots
