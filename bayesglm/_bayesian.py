@@ -342,9 +342,9 @@ class BayesianGLM(PenalizedGLM):
     def covariance_(self):
         """Covariance of the parameters, the intercept first: (1 + p, 1 + p); for a population (outputs, 1 + p, 1 + p).
 
-        That of the normal approximation of the posterior at the mode; NaN where a coefficient is held at zero. It is
-        computed when asked for, from the data of the fit, which stay with the model but not with pickles of it: for a
-        container X these are a copy.
+        That of the normal approximation of the posterior at the mode; NaN where a parameter is held at zero, as the
+        intercept is without `fit_intercept`. It is computed when asked for, from the data of the fit, which stay with
+        the model but not with pickles of it: for a container X these are a copy.
         """
         covariance = self._covariance()
         return covariance if self._population else covariance[0]

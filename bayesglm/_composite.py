@@ -85,7 +85,7 @@ class _State(NamedTuple):
 
 def minimize(
     X, square, count, y, weight, offset, strength, free, start, *,
-    loss, mean, prior, tol, max_iter, exact_gram, hessian=None,
+    loss, mean, prior, tol, max_iter, exact_gram, fit_intercept=True, hessian=None,
 ):  # fmt: skip
     """Minimize the penalized loss.
 
@@ -110,6 +110,8 @@ def minimize(
     max_iter : int
     exact_gram : bool
         Whether the second derivatives that are returned must be those at the minimum.
+    fit_intercept : bool
+        Whether there are intercepts; otherwise they stay where they start.
     hessian : Hessian, optional
         Of a point nearby, to begin with; zeros are none.
 
@@ -119,6 +121,9 @@ def minimize(
     """
     eps = jnp.finfo(X.dtype).eps
     column = weight[:, None]
+
+    def second_derivatives(curvature):
+        return profiled_hessian(X, curvature, free, count, fit_intercept=fit_intercept)
 
     def objective(coef, eta):
         """F, infinite where eta is, and its rounding error."""
@@ -137,7 +142,7 @@ def minimize(
         slope, curvature = column * slope, column * curvature
         grad = jnp.where(free, X @ slope, 0.0)
         violation = optimality(coef, grad, strength, square, rms, jnp.sum(curvature, 0), prior)
-        residual = jnp.maximum(jnp.max(violation), jnp.max(jnp.abs(slope.sum(0))) / rms)
+        residual = jnp.maximum(jnp.max(violation), jnp.max(jnp.abs(slope.sum(0))) / rms * fit_intercept)
         value, noise = objective(coef, eta)
         return _State(
             coef=coef,
@@ -158,10 +163,8 @@ def minimize(
         )
 
     def step(state):
-        hessian = jax.lax.cond(
-            state.renew, lambda: profiled_hessian(X, state.curvature, free, count), lambda: state.hessian
-        )
-        slope = state.slope.sum(0)
+        hessian = jax.lax.cond(state.renew, lambda: second_derivatives(state.curvature), lambda: state.hessian)
+        slope = state.slope.sum(0) * fit_intercept
         profiled = state.grad - hessian.cross * slope / positive(hessian.total)
         scale = jnp.sqrt(square)[:, None] * state.rms
         inner_goal = jnp.maximum(0.03 * state.residual, 0.1 * jnp.maximum(tol, state.floor))
@@ -215,7 +218,7 @@ def minimize(
     old = (end.n_iter == 0) & is_blank
     if exact_gram:
         old |= jnp.any(jnp.abs(end.curvature - last.curvature) > 1e-9 * end.curvature)
-    last = jax.lax.cond(old, lambda: profiled_hessian(X, end.curvature, free, count), lambda: last)
+    last = jax.lax.cond(old, lambda: second_derivatives(end.curvature), lambda: last)
     return Solution(
         coef=end.coef,
         intercept=end.intercept,
@@ -235,9 +238,12 @@ def blank_hessian(p, shape, dtype):
     return Hessian(*(jnp.zeros(part, dtype) for part in ((m, p, p), (p, m), m, shape)))
 
 
-def profiled_hessian(X, curvature, free, count):
-    """Second derivatives of the loss by intercepts and the free coefficients of the first `count` features."""
-    total, cross = jnp.sum(curvature, 0), jnp.where(free, X @ curvature, 0.0)
+def profiled_hessian(X, curvature, free, count, *, fit_intercept=True):
+    """Second derivatives of the loss by intercepts and the free coefficients of the first `count` features.
+
+    Without intercepts nothing is profiled out: the cross derivatives are 0.
+    """
+    total, cross = jnp.sum(curvature, 0), jnp.where(free & fit_intercept, X @ curvature, 0.0)
 
     def one(column, free, cross, total):
         gram = jnp.where(free[:, None] & free, weighted_gram(X, column, count), 0.0)

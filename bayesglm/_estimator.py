@@ -41,6 +41,7 @@ class PenalizedGLM(BaseEstimator):
         intercept_prior=None,
         dispersion_prior="plug-in",
         formula=None,
+        fit_intercept=True,
     ):
         self.observation_model = observation_model
         self.inverse_link_function = inverse_link_function
@@ -51,6 +52,7 @@ class PenalizedGLM(BaseEstimator):
         self.intercept_prior = intercept_prior
         self.dispersion_prior = dispersion_prior
         self.formula = formula
+        self.fit_intercept = fit_intercept
 
     @classmethod
     def from_formula(cls, formula, data, *, sample_weight=None, offset=None, **settings):
@@ -59,8 +61,8 @@ class PenalizedGLM(BaseEstimator):
         Parameters
         ----------
         formula : str
-            As in R, read by formulaic: ``"visits ~ 0 + plan + poly(age, 2)"``. The model always has an intercept; with
-            ``0 +`` a factor has a coefficient for each level, which a prior makes sense of.
+            As in R, read by formulaic: ``"visits ~ 0 + plan + poly(age, 2)"``. With ``0 +`` a factor has a
+            coefficient for each level, which a prior makes sense of; `fit_intercept` decides about the intercept.
         data : data frame
             Missing values are an error.
         sample_weight, offset
@@ -219,6 +221,7 @@ class PenalizedGLM(BaseEstimator):
             self.solver_kwargs,
             self.intercept_prior,
             self.dispersion_prior,
+            self.fit_intercept,
         )
 
     def _read(self, X, y, sample_weight, offset, *, for_sampling=False):

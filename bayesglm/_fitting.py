@@ -120,6 +120,7 @@ class Fitted:
         X, y, weight, offset = self.data
         y, flat = y[:, output], self.flat[:, output]
         family, link = self.spec.form.family, self.spec.form.link
+        with_intercept = with_intercept and self.spec.form.fit_intercept
         # Under the identity link, the boundary of the mean's domain is not infinitely far away.
         fault = boundary_fault(y, weight, family) if with_intercept and link != IDENTITY else None
         if fault is not None or not flat.any():
@@ -242,7 +243,7 @@ def _find_modes(X, data, batch, scale, start, parts, effort):
     """Modes of a batch."""
     (n_samples, n_features), dtype = X.shape, data.X.dtype
     tol = _tolerance(parts, dtype)
-    static = {"family": type(parts.family), "link": parts.link}
+    static = {"family": type(parts.family), "link": parts.link, "fit_intercept": parts.fit_intercept}
     if start is None:
         shape = batch.outputs.shape
         start = np.zeros((shape[0], n_features, shape[1]), dtype), np.full(shape, np.nan, dtype)
@@ -289,7 +290,7 @@ def _of_smallest_norm(modes, data, batch, parts):
         is_flat = np.asarray(parts.prior.is_flat(jax.tree.map(lambda leaf: leaf[b], batch.strength)))  # noqa: B023
         for output, flat in enumerate((is_flat & batch.free[b]).T):
             if flat.any():
-                mean = data.weight @ data.X[:, flat] / data.weight.sum()
+                mean = data.weight @ data.X[:, flat] / data.weight.sum() * parts.fit_intercept
                 seen = row_space((data.X[:, flat] - mean)[data.weight > 0])
                 surplus = coef[b, flat, output] - seen @ (seen.T @ coef[b, flat, output])
                 coef[b, flat, output] -= surplus
@@ -358,6 +359,7 @@ def _make_spec(setup, strength, batches, scales):
             type(parts.prior),
             samples_scale=not fixed,
             conditional_prior=parts.conditional_prior and not fixed and not family.scale_shapes_mean,
+            fit_intercept=parts.fit_intercept,
         ),
         layout=setup.layout,
         population=setup.population,

@@ -63,7 +63,7 @@ def whiten(X, weight, target, priors, form):
     center_intercept, prior_curvature = target.intercept, jnp.zeros_like(target.intercept)
     if priors.intercept is not None:
         center_intercept, prior_curvature = _intercept_with_prior(X, weight, target, priors.intercept, loss, phi)
-    feature_mean, square = moments(X, weight / total)
+    feature_mean, square = moments(X, weight / total, centered=form.fit_intercept)
     X = jnp.where(square > 0, X - feature_mean, 0.0)
     eta = target.offset + center_intercept + feature_mean @ target.coef + X @ target.coef
     share = weight[:, None] / phi
@@ -82,8 +82,8 @@ def whiten(X, weight, target, priors, form):
     if not form.prior.smooth:
         coef, shift = _settle(hessian, gradient, target, sd, form)
     bend = target.k * form.prior.curvature(coef, target.strength, sd)
-    factor = jax.vmap(_inverse_factor)(_with_bend(hessian, bend, target))
-    free = free_coordinates(target)
+    factor = jax.vmap(_inverse_factor)(_with_bend(hessian, bend, target, form))
+    free = free_coordinates(target, form)
     factor = jnp.where(free[:, :, None] & free[:, None], factor, 0.0)
     # Back from centered features: the intercept takes up what the feature means contribute.
     factor = factor.at[:, 0].add(-jnp.einsum("p,mpu->mu", feature_mean, factor[:, 1:]))
@@ -186,10 +186,10 @@ def _rough_sd(hessian, target, form):
     return 1 / jnp.sqrt(likelihood + 1 / form.prior.distribution(target.strength, target.k).variance)
 
 
-def _with_bend(hessian, bend, target):
-    """Hessian of likelihood and prior, the identity for coefficients held at zero."""
+def _with_bend(hessian, bend, target, form):
+    """Hessian of likelihood and prior, the identity for parameters held at zero."""
     rows = jnp.arange(1, hessian.shape[1])
-    free = free_coordinates(target)
+    free = free_coordinates(target, form)
     whole = hessian.at[:, rows, rows].add(bend.T)
     return jnp.where(free[:, :, None] & free[:, None], whole, jnp.eye(hessian.shape[1], dtype=hessian.dtype))
 
@@ -206,7 +206,7 @@ def _settle(hessian, gradient, target, sd, form):
 
     The mode of the normal approximation of the likelihood, times the prior with its kinks rounded off over `sd`.
     """
-    free = free_coordinates(target)
+    free = free_coordinates(target, form)
     mode = jnp.concatenate([jnp.zeros((1, target.coef.shape[1]), sd.dtype), target.coef]).T
     right = jnp.where(free, jnp.einsum("mij,mj->mi", hessian, mode) - gradient, 0.0)
 
@@ -216,7 +216,7 @@ def _settle(hessian, gradient, target, sd, form):
 
     def step(_, z):
         bend = target.k * form.prior.curvature(z[:, 1:].T, target.strength, sd)
-        return jax.vmap(solve)(_with_bend(hessian, bend, target), right)
+        return jax.vmap(solve)(_with_bend(hessian, bend, target, form), right)
 
     settled = jax.lax.fori_loop(0, SETTLING_STEPS, step, mode)
     return settled[:, 1:].T, settled[:, 0]
@@ -262,9 +262,9 @@ def _intercept_with_prior(X, weight, target, intercept_prior, loss, phi):
     return mode, jnp.maximum(curvature, 0.0)
 
 
-def free_coordinates(target):
+def free_coordinates(target, form):
     """Which of (intercept, coef) of each output move, shape (m, 1 + p)."""
-    return jnp.concatenate([jnp.ones((1, target.free.shape[1]), bool), target.free]).T
+    return jnp.concatenate([jnp.full((1, target.free.shape[1]), form.fit_intercept), target.free]).T
 
 
 def coordinates(frame, form):

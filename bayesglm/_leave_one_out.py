@@ -38,27 +38,30 @@ def leave_out(fitted):
     coef = fitted.coef.astype(np.float64)
     eta = offset + fitted.intercept + X @ coef
     moved = np.array(eta)
-    prior = spec.form.prior
+    prior, fit_intercept = spec.form.prior, spec.form.fit_intercept
     with jax.enable_x64(True):
         for batch in fitted.batches:
             for b, outputs in enumerate(batch.outputs):
                 strength = jax.tree.map(lambda leaf: leaf[b], batch.strength)  # noqa: B023
                 slope, curvature = loss_slopes(y[:, outputs], eta[:, outputs], weight, spec.form, spec.scale[outputs])
                 step = _smooth_steps if prior.smooth else _kinked_steps
-                moved[:, outputs] += step(X, weight, slope, curvature, strength, coef[:, outputs], batch.free[b], prior)
+                moved[:, outputs] += step(
+                    X, weight, slope, curvature, strength, coef[:, outputs], batch.free[b], prior, fit_intercept
+                )
     return moved
 
 
-def _smooth_steps(X, weight, slope, curvature, strength, coef, free, prior):
+def _smooth_steps(X, weight, slope, curvature, strength, coef, free, prior, fit_intercept):
     """What leaving each sample out adds to its linear predictor, shape (n, 1)."""
     one = np.minimum(weight, 1.0)[:, None]
-    reach = expand(X, weight[:, None] * curvature, strength, coef, free, weight.sum(), prior).covariance[:, :, 0]
+    arguments = X, weight[:, None] * curvature, strength, coef, free, weight.sum(), prior, fit_intercept
+    reach = expand(*arguments).covariance[:, :, 0]
     return reach * one * slope / (1 - reach * one * curvature)
 
 
-def _kinked_steps(X, weight, slope, curvature, strength, coef, free, prior):
+def _kinked_steps(X, weight, slope, curvature, strength, coef, free, prior, fit_intercept):
     """What leaving each sample out adds to its linear predictor, shape (n, m)."""
-    mean = weight @ X / weight.sum()
+    mean = weight @ X / weight.sum() * fit_intercept
     square = weight @ (X - mean) ** 2
     whole = prior.times(strength, weight.sum())
     # The intercepts' conditions hold at the mode, so the slopes may be taken with features that are centered or not.
@@ -77,14 +80,14 @@ def _kinked_steps(X, weight, slope, curvature, strength, coef, free, prior):
     features = np.where(counts[:, None], (X[:, padded] - mean[padded]).T, 0.0)
     arguments = features, weight, slope, curvature, prior.rows(whole, padded)
     start, moves = np.where(counts[:, None], coef[padded], 0.0), free[padded] & counts[:, None]
-    return np.asarray(_steps(*arguments, start, moves, len(rows), prior=prior))
+    return np.asarray(_steps(*arguments, start, moves, len(rows), prior=prior, fit_intercept=fit_intercept))
 
 
-@partial(jax.jit, static_argnames="prior")
-def _steps(X, weight, slope, curvature, strength, coef, free, count, *, prior):
+@partial(jax.jit, static_argnames=("prior", "fit_intercept"))
+def _steps(X, weight, slope, curvature, strength, coef, free, count, *, prior, fit_intercept):
     """Steps from the first `count` of centered features (p, n), one sample after the other."""
     one = jnp.minimum(weight, 1.0)
-    everything = profiled_hessian(X, weight[:, None] * curvature, free, count)
+    everything = profiled_hessian(X, weight[:, None] * curvature, free, count, fit_intercept=fit_intercept)
     # With the intercepts again, so that samples can be taken out.
     outer = partial(jnp.einsum, "jo,ko->ojk")
     gram = everything.gram + outer(everything.cross, everything.cross / positive(everything.total))
@@ -96,11 +99,11 @@ def _steps(X, weight, slope, curvature, strength, coef, free, count, *, prior):
         x, one, slope, curvature = sample
         row = jnp.where(free, x[:, None], 0.0)
         slope, curvature = one * slope, one * curvature
-        total, cross = everything.total - curvature, everything.cross - row * curvature
+        total, cross = everything.total - curvature, (everything.cross - row * curvature) * fit_intercept
         left = gram - outer(row, row * curvature) - outer(cross, cross / positive(total))
         profiled = grad - row * slope + cross * slope / positive(total)
         target = composite_step(left, profiled, coef, strength, free, scale, GOAL, count, prior)
         move = target - coef
-        return x @ move + (slope - jnp.sum(cross * move, 0)) / positive(total)
+        return x @ move + (slope - jnp.sum(cross * move, 0)) / positive(total) * fit_intercept
 
     return jax.lax.map(without, (X.T, one, slope, curvature))

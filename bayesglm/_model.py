@@ -86,7 +86,8 @@ class Spec:
     def without_prior(self):
         """What has a flat prior, in words with what would give it one; empty if nothing has."""
         flat = np.asarray(self.form.prior.is_flat(self.strength)) & self.free
-        parts = [] if self.intercept_prior is not None else ["the intercept (give an intercept_prior)"]
+        no_flat = self.intercept_prior is not None or not self.form.fit_intercept
+        parts = [] if no_flat else ["the intercept (give an intercept_prior)"]
         for index, rows in enumerate(self.layout.slices):
             if flat[rows].any():
                 label = self.layout.leaf_label(index)
@@ -115,9 +116,9 @@ def rates(spec, strength, k):
 def glm_model(spec, X, y, weight, offset):
     """NumPyro model of y given the matrix X (n, p); returns the linear predictor.
 
-    Sample sites: ``coef`` (all leaves one below the other; with a mask ``coef_free``), ``intercept``,
-    ``dispersion`` where it is sampled, those of random strengths, ``y``. For a container X each leaf's coefficients are
-    also deterministic sites ``coef.<leaf>``.
+    Sample sites: ``coef`` (all leaves one below the other; with a mask ``coef_free``), ``intercept`` and
+    ``dispersion`` where they are sampled, those of random strengths, ``y``. For a container X each leaf's coefficients
+    are also deterministic sites ``coef.<leaf>``.
     """
     n_outputs = len(spec.k)
     shape = (n_outputs,) if spec.population else ()
@@ -126,9 +127,10 @@ def glm_model(spec, X, y, weight, offset):
     if not spec.layout.is_array:
         for name, rows in zip(spec.layout.names, spec.layout.slices, strict=True):
             numpyro.deterministic(f"coef.{name}", coef[rows])
-    prior = dist.Normal(0.0, 1.0).mask(False) if spec.intercept_prior is None else spec.intercept_prior
-    intercept = numpyro.sample("intercept", prior.expand(shape).to_event(len(shape)))
-    eta = offset + intercept + X @ coef
+    eta = offset + X @ coef
+    if spec.form.fit_intercept:
+        prior = dist.Normal(0.0, 1.0).mask(False) if spec.intercept_prior is None else spec.intercept_prior
+        eta = eta + numpyro.sample("intercept", prior.expand(shape).to_event(len(shape)))
     keep = weight > 0
     scale = jnp.where(keep, weight, 1.0)
     if spec.population:

@@ -53,6 +53,7 @@ class Parts(NamedTuple):
     conditional_prior: bool
     tol: float | None
     max_iter: int
+    fit_intercept: bool = True
 
 
 def resolve(
@@ -63,6 +64,7 @@ def resolve(
     solver_kwargs,
     intercept_prior,
     dispersion_prior,
+    fit_intercept=True,
 ):
     """Turn the constructor's arguments into objects.
 
@@ -86,9 +88,17 @@ def resolve(
         check_prior(intercept_prior, dist.constraints.real, "the real numbers", "intercept_prior")
     if not isinstance(dispersion_prior, str) or dispersion_prior not in DISPERSION_PRIORS:
         raise ValueError(f"dispersion_prior must be one of {DISPERSION_PRIORS}; got {dispersion_prior!r}.")
+    if not isinstance(fit_intercept, bool | np.bool_):
+        raise ValueError(f"fit_intercept must be True or False; got {fit_intercept!r}.")
+    if intercept_prior is not None and not fit_intercept:
+        raise ValueError(
+            "intercept_prior must be None where fit_intercept is False: there is no intercept then; got "
+            f"{type(intercept_prior).__name__}."
+        )
     conditional = dispersion_prior == "conditional"
     family = _with_plain_scale(family)
-    return Parts(family, link, prior, intercept_prior, conditional, *_read_solver_kwargs(solver_kwargs))
+    tol, max_iter = _read_solver_kwargs(solver_kwargs)
+    return Parts(family, link, prior, intercept_prior, conditional, tol, max_iter, bool(fit_intercept))
 
 
 def check_run_options(method, parametrization, counts, seed, target_accept_prob):

@@ -117,7 +117,7 @@ def potential(u, X, weight, target, priors, frame, form, *, lanes=1):
         How many potentials are computed at once, in a mapped program.
     """
     position, score, log_stretch, target = _unpack(u, target, frame, form)
-    idle = jnp.where(free_coordinates(target).ravel(), 0.0, u[: frame.center.size])
+    idle = jnp.where(free_coordinates(target, form).ravel(), 0.0, u[: frame.center.size])
     if form.mixture:
         log_prior = _mixture_log_prob(position, score, target, form)
     else:

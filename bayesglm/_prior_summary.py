@@ -33,7 +33,8 @@ def summarize_priors(matrix, spec):
 
     rows = [row for leaf in range(len(spec.layout.widths)) for row in _rows_of_leaf(leaf, matrix, spec)]
     flat = spec.intercept_prior is None
-    rows.append({"variable": "intercept", "prior": "flat" if flat else describe(spec.intercept_prior)})
+    if spec.form.fit_intercept:
+        rows.append({"variable": "intercept", "prior": "flat" if flat else describe(spec.intercept_prior)})
     table = pd.DataFrame(rows + _rows_of_scale(spec)).set_index("variable")
     text = [column for column in TEXT if column in table]
     table[text] = table[text].astype(object).where(table[text].notna(), "")

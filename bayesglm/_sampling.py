@@ -134,7 +134,8 @@ def draw_posterior(fitted, run, values=None):
     depth = engine.max_tree_depth if sampled[0].method == "nuts" else None
     if "energy" in stats:
         check_run(
-            {"coef": posterior.coef[..., spec.free], "intercept": posterior.intercept}
+            {"coef": posterior.coef[..., spec.free]}
+            | ({"intercept": posterior.intercept} if spec.form.fit_intercept else {})
             | ({"dispersion": posterior.scale} if spec.form.samples_scale else {})
             | ({} if posterior.strength is None else {"strength": posterior.strength}),
             stats, depth,

@@ -44,7 +44,7 @@ def mode_covariance(data, spec, coef, intercept, *, expected):
     Returns
     -------
     numpy.ndarray, shape (outputs, 1 + p, 1 + p)
-        Of the intercept and the coefficients of each output; NaN where a coefficient is held at zero.
+        Of the intercept and the coefficients of each output; NaN where one is held at zero.
 
     Raises
     ------
@@ -123,6 +123,7 @@ def summary_table(covariance, spec, coef, intercept, level):
         f"upper_{level:.3g}": estimate + reach,
         "prior_sd": prior_sd,
     }
+    free[:, 0] = spec.form.fit_intercept
     labels = ["intercept", *names]
     if spec.population:
         labels = [
@@ -158,12 +159,13 @@ def _problems(data, spec, coef, intercept, expected):
                     y[:, outputs], eta[:, outputs], weight, spec.form, spec.scale[outputs], expected=expected
                 )
                 curvature = weight[:, None] * curvature
-                arguments = X, curvature, strength, coef[:, outputs], batch.free[b], weight.sum(), spec.form.prior
+                settings = weight.sum(), spec.form.prior, spec.form.fit_intercept
+                arguments = X, curvature, strength, coef[:, outputs], batch.free[b], *settings
                 _check_stationary(weight[:, None] * slope, eta[:, outputs], weight, *arguments)
                 yield _Problem(outputs, curvature, arguments)
 
 
-def _check_stationary(slope, eta, weight, X, curvature, strength, coef, free, total, prior):
+def _check_stationary(slope, eta, weight, X, curvature, strength, coef, free, total, prior, fit_intercept):
     """Raise a ValueError unless the coefficients that are not zero, and the intercepts, are at a mode.
 
     Parameters
@@ -178,7 +180,7 @@ def _check_stationary(slope, eta, weight, X, curvature, strength, coef, free, to
     # Where residuals are rounding errors, they are judged beside the linear predictors.
     size = STATIONARY * np.sqrt((slope**2).sum(0)) + ROUNDING * np.sqrt(((curvature * (1 + abs(eta))) ** 2).sum(0))
     far = abs(grad) > size * np.sqrt(weight @ design**2)[:, None]
-    if far[np.concatenate([np.ones((1, len(coef[0])), bool), active])].any():
+    if far[np.concatenate([np.full((1, len(coef[0])), fit_intercept), active])].any():
         raise ValueError("X or y are no longer those of the fit, or the fit did not converge: fit again.")
 
 

@@ -35,6 +35,9 @@ class GLM(BayesianGLM):
         coefficients keep that of the fit ("plug-in"), or follow the sampled one (k = n / dispersion in each draw).
     formula : str, optional
         What makes y and X from a data frame: see `from_formula`.
+    fit_intercept : bool
+        Whether the model has an intercept. Without one, `intercept_` is 0, features are not centered, and a constant
+        column of X is an intercept with a penalty.
 
     Attributes
     ----------
@@ -91,6 +94,7 @@ class PopulationGLM(BayesianGLM):
         dispersion_prior="plug-in",
         feature_mask=None,
         formula=None,
+        fit_intercept=True,
     ):
         super().__init__(
             observation_model,
@@ -102,5 +106,6 @@ class PopulationGLM(BayesianGLM):
             intercept_prior,
             dispersion_prior,
             formula,
+            fit_intercept,
         )
         self.feature_mask = feature_mask

@@ -184,7 +184,7 @@ def _thresholds(model, X, y, sample_weight, offset, *, plain=False):
 
         slope = share[:, None] * np.asarray(value_and_slope(loss, y, eta)[1])
         bend = share @ np.asarray(expected_curvature(loss, parts.link.inverse, eta))
-        mean, square = (np.asarray(moment) for moment in moments(X, share))
+        mean, square = (np.asarray(moment) for moment in moments(X, share, centered=parts.fit_intercept))
         grad = np.where(square[:, None] > 0, np.asarray(correlate(X, mean, slope)), 0.0)
         factors = np.asarray(parts.prior.threshold(grad, square[:, None] * bend, strength))
     return np.where(setup.free, factors, 0.0), setup
