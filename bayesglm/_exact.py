@@ -29,10 +29,10 @@ class Conjugate(NamedTuple):
     weight: Any  # (n,)
     precision: Any  # (p,) of the normal priors, 0 is flat; times the variance if `follows`
     intercept_prior: Any  # None (flat), or mean and standard deviation
-    fit_intercept: bool  # whether there is an intercept
     follows: bool  # whether the prior variances are multiples of the variance phi
     scale: float  # the variance: fixed, or a first guess
     log_prior: Any  # log density of log(phi), a function of an array of phi; None if phi is fixed
+    fit_intercept: bool = True
 
 
 def draw_conjugate(model, num_draws, rng):
@@ -51,10 +51,8 @@ def draw_conjugate(model, num_draws, rng):
     shift, columns, precision = 0.0, [model.X[:, normal]], model.precision[normal]
     flat = [model.X[:, ~normal]]
     one = np.ones((len(model.X), 1))
-    if not model.fit_intercept:
-        pass
-    elif model.intercept_prior is None:
-        flat.insert(0, one)
+    if model.intercept_prior is None:
+        flat = [one] * model.fit_intercept + flat
     else:
         shift, sd = model.intercept_prior
         columns.insert(0, one)
