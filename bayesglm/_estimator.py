@@ -17,7 +17,14 @@ from bayesglm._formula import read_formula
 from bayesglm._options import check_prior_shapes, resolve
 from bayesglm._problem import Data, without_unseen
 from bayesglm._score import SCORE_TYPES, score_fit
-from bayesglm._strength import fill_strength, read_feature_mask, read_strength, read_unknowns, refuse_random
+from bayesglm._strength import (
+    fill_strength,
+    read_feature_mask,
+    read_positive,
+    read_strength,
+    read_unknowns,
+    refuse_random,
+)
 from bayesglm._targets import check_counts, read_offset, read_targets, read_weights
 from bayesglm.observation_models import GaussianObservations
 
@@ -42,6 +49,7 @@ class PenalizedGLM(BaseEstimator):
         dispersion_prior="plug-in",
         formula=None,
         fit_intercept=True,
+        positive=False,
     ):
         self.observation_model = observation_model
         self.inverse_link_function = inverse_link_function
@@ -53,6 +61,7 @@ class PenalizedGLM(BaseEstimator):
         self.dispersion_prior = dispersion_prior
         self.formula = formula
         self.fit_intercept = fit_intercept
+        self.positive = positive
 
     @classmethod
     def from_formula(cls, formula, data, *, sample_weight=None, offset=None, **settings):
@@ -196,6 +205,12 @@ class PenalizedGLM(BaseEstimator):
         strength, unknowns = read_unknowns(
             self.regularizer_strength, setup.parts.prior, setup.layout, setup.free, population=setup.population
         )
+        if setup.positive is not None and unknowns.kinds:
+            kind = unknowns.kinds[0] if isinstance(unknowns.kinds[0], str) else type(unknowns.kinds[0]).__name__
+            raise ValueError(
+                f"regularizer_strength must be numbers where positive bounds coefficients; got {kind!r}. "
+                "GLMCV chooses among numbers."
+            )
         return setup, strength, unknowns
 
     def _fit(self, setup, strength, unknowns, *, for_sampling=False):
@@ -222,6 +237,7 @@ class PenalizedGLM(BaseEstimator):
             self.intercept_prior,
             self.dispersion_prior,
             self.fit_intercept,
+            self.positive,
         )
 
     def _read(self, X, y, sample_weight, offset, *, for_sampling=False):
@@ -244,7 +260,8 @@ class PenalizedGLM(BaseEstimator):
         shift = read_offset(offset, len(matrix), n_outputs, dtype, population=self._population)
         data = without_unseen(Data(matrix, targets, weight, shift))
         free = read_feature_mask(self.feature_mask, layout, n_outputs)
-        return Setup(parts, data, layout, free, self._population)
+        positive = read_positive(self.positive, layout, n_outputs, population=self._population)
+        return Setup(parts, data, layout, free, self._population, positive & free if parts.prior.has_bounds else None)
 
     @staticmethod
     def _read_strengths(setup, strengths, labels=("",)):

@@ -55,7 +55,7 @@ def expand(X, curvature, strength, coef, free, total, prior, fit_intercept, thir
     """
     third = np.zeros(curvature.shape) if third is None else third
     flat = np.asarray(prior.is_flat(strength))
-    active = free & ((coef != 0) | flat | prior.smooth)
+    active = free & ((coef != 0) | ~np.asarray(prior.has_kink(strength)))
     if prior.smooth and X.shape[1] > len(X) and not (flat & free).any() and (curvature >= 0).all():
         precision = np.where(active, total * np.asarray(strength), np.inf)[:, 0]
         return _expand_dual(X, curvature[:, 0], precision, third[:, 0], fit_intercept)
@@ -94,7 +94,7 @@ def covariances(X, curvature, strength, coef, free, total, prior, fit_intercept)
     numpy.linalg.LinAlgError
         If H is singular.
     """
-    active = free & ((coef != 0) | np.asarray(prior.is_flat(strength)) | prior.smooth)
+    active = free & ((coef != 0) | ~np.asarray(prior.has_kink(strength)))
     hessian, designs, _ = _hessian(X, curvature, strength, coef, active, total, prior, fit_intercept)
     unit = np.sqrt(np.diag(hessian))
     if not (unit > 0).all():

@@ -20,6 +20,7 @@ from bayesglm._propriety import boundary_fault, rank_fault, row_space, separatio
 from bayesglm._warn import warn_user
 from bayesglm._working_set import find_sparse_modes
 from bayesglm.links import IDENTITY
+from bayesglm.priors import bound
 
 __all__ = ["Fitted", "Setup", "fit_path", "warn_of_fit"]
 
@@ -45,6 +46,7 @@ class Setup(NamedTuple):
     layout: Layout
     free: np.ndarray  # (p, outputs) bool: coefficients that are not held at zero
     population: bool
+    positive: np.ndarray | None = None  # (p, outputs) bool: coefficients that may not be negative; None: all may be
 
 
 class Effort(NamedTuple):
@@ -113,7 +115,7 @@ class Fitted:
     @cached_property
     def flat(self):
         """Which free coefficients have no prior, shape (p, outputs)."""
-        return np.asarray(self.spec.form.prior.is_flat(self.spec.strength)) & self.spec.free
+        return self.spec.flat & self.spec.free
 
     def fault(self, output, *, with_intercept):
         """Why an output has no mode or no proper posterior: a Fault, or None."""
@@ -125,9 +127,13 @@ class Fitted:
         fault = boundary_fault(y, weight, family) if with_intercept and link != IDENTITY else None
         if fault is not None or not flat.any():
             return fault
+        bounded = np.zeros_like(flat) if self.spec.positive is None else self.spec.positive[:, output] & flat
+        settings = {"with_intercept": with_intercept, "bounded": bounded}
         eta = offset[:, output] + self.intercept[output] + X @ self.coef[:, output]
-        return (None if self.determined else rank_fault(X, weight, flat, with_intercept=with_intercept)) or (
-            separation_fault(X, y, weight, eta, flat, family, self.tol, with_intercept=with_intercept)
+        # Whether the Hessian is regular says nothing of coefficients that a bound holds at zero.
+        determined = self.determined and not bounded.any()
+        return (None if determined else rank_fault(X, weight, flat, **settings)) or (
+            separation_fault(X, y, weight, eta, flat, family, self.tol, **settings)
         )
 
 
@@ -152,7 +158,7 @@ def fit_path(setup, strengths, *, for_sampling=False, start=None, rough=False):
         One for each strength.
     """
     parts, data = setup.parts, setup.data
-    split = [make_batches(data, strength, setup.free) for strength in strengths]
+    split = [make_batches(data, bound(strength, setup.positive), setup.free) for strength in strengths]
     with jax.enable_x64(data.X.dtype == np.float64):
         X = on_device(data.X)
         effort = Effort(SMALL_SIZE if for_sampling else TINY_SIZE, rough)
@@ -287,7 +293,10 @@ def _of_smallest_norm(modes, data, batch, parts):
     """Among the optima of collinear features without a penalty, take the one of smallest norm."""
     coef, intercept = modes.coef + 0.0, modes.intercept.copy()  # + 0.0 turns -0.0 into 0.0
     for b in np.flatnonzero(_singular(modes, data.X.dtype)):
-        is_flat = np.asarray(parts.prior.is_flat(jax.tree.map(lambda leaf: leaf[b], batch.strength)))  # noqa: B023
+        strength = jax.tree.map(lambda leaf: leaf[b], batch.strength)  # noqa: B023
+        is_flat = np.asarray(parts.prior.is_flat(strength))
+        if parts.prior.has_bounds:
+            is_flat = is_flat & ~strength.bounded
         for output, flat in enumerate((is_flat & batch.free[b]).T):
             if flat.any():
                 mean = data.weight @ data.X[:, flat] / data.weight.sum() * parts.fit_intercept
@@ -372,6 +381,7 @@ def _make_spec(setup, strength, batches, scales):
         y_spread=spread,
         intercept_prior=parts.intercept_prior,
         scale_prior=family.scale if is_distribution(family.scale) else None,
+        positive=setup.positive,
     )
 
 

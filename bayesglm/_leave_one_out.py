@@ -69,7 +69,8 @@ def _kinked_steps(X, weight, slope, curvature, strength, coef, free, prior, fit_
     rms = np.sqrt((weight[:, None] * slope**2).sum())
     total = weight @ curvature
     largest = np.abs(slope).max() * np.abs(X - mean).max(0)[:, None]
-    near = np.asarray(optimality(coef, grad + np.sign(grad) * MARGIN * largest, whole, square, rms, total, prior)) > 0
+    far = grad + np.asarray(prior.outward(grad, whole)) * MARGIN * largest
+    near = np.asarray(optimality(coef, far, whole, square, rms, total, prior)) > 0
     rows = np.flatnonzero((free & (near | (coef != 0))).any(1) & (square > 0))
     width = SMALLEST_WIDTH
     while width < len(rows):

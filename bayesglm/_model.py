@@ -12,6 +12,7 @@ from bayesglm._groups import spread
 from bayesglm._numpyro import dist, numpyro
 from bayesglm._posterior import Form, Priors
 from bayesglm._problem import is_grouped
+from bayesglm.priors import bound
 
 __all__ = ["Hyper", "Spec", "glm_model", "read_traced", "rates"]
 
@@ -53,6 +54,8 @@ class Spec:
     intercept_prior, scale_prior : NumPyro distribution or None
     hyper : Hyper or None
         Random strengths; `strength` is the one of the fit.
+    positive : numpy.ndarray of bool, shape (p, outputs), or None
+        Coefficients that may not be negative; None if the prior knows no bounds.
     """
 
     form: Form
@@ -68,6 +71,7 @@ class Spec:
     intercept_prior: Any
     scale_prior: Any
     hyper: Hyper | None = None
+    positive: np.ndarray | None = None
 
     @property
     def priors(self):
@@ -83,9 +87,14 @@ class Spec:
             index[block] = number
         return index
 
+    @property
+    def flat(self):
+        """Coefficients whose prior is flat, shape (p, outputs)."""
+        return np.asarray(self.form.prior.is_flat(bound(self.strength, self.positive)))
+
     def without_prior(self):
         """What has a flat prior, in words with what would give it one; empty if nothing has."""
-        flat = np.asarray(self.form.prior.is_flat(self.strength)) & self.free
+        flat = self.flat & self.free
         no_flat = self.intercept_prior is not None or not self.form.fit_intercept
         parts = [] if no_flat else ["the intercept (give an intercept_prior)"]
         for index, rows in enumerate(self.layout.slices):
@@ -102,6 +111,16 @@ def rates(spec, strength, k):
     ----------
     k : (outputs,)
     """
+    strength, k = _rates(spec, strength, k)
+    return bound(strength, _positive(spec)), k
+
+
+def _positive(spec):
+    """Coefficients that may not be negative, as `rates`."""
+    return spec.positive if spec.population or spec.positive is None else spec.positive[:, 0]
+
+
+def _rates(spec, strength, k):
     if is_grouped(strength):
         size, groups = strength
         output = np.zeros(len(size), int)
@@ -153,13 +172,14 @@ def _sample_coef(spec, scale):
     k = spec.k
     if spec.form.conditional_prior:
         k = jnp.broadcast_to(spec.total / spec.form.family.phi(scale), k.shape)
-    strength, k = rates(spec, _sample_strength(spec), k)
+    strength, k = _rates(spec, _sample_strength(spec), k)
     if spec.free.all():
-        return numpyro.sample("coef", spec.form.prior.distribution(strength, k))
+        return numpyro.sample("coef", spec.form.prior.distribution(bound(strength, _positive(spec)), k))
     if is_grouped(spec.strength):
         strength = strength[0], strength[1][spec.free]
     else:
         strength, k = jax.tree.map(lambda leaf: leaf[spec.free], (strength, jnp.broadcast_to(k, spec.free.shape)))
+    strength = bound(strength, None if spec.positive is None else spec.positive[spec.free])
     free = numpyro.sample("coef_free", spec.form.prior.distribution(strength, k))
     coef = jnp.zeros(spec.free.shape, free.dtype).at[np.nonzero(spec.free)].set(free)
     return numpyro.deterministic("coef", coef)

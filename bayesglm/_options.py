@@ -65,6 +65,7 @@ def resolve(
     intercept_prior,
     dispersion_prior,
     fit_intercept=True,
+    positive=False,
 ):
     """Turn the constructor's arguments into objects.
 
@@ -80,6 +81,8 @@ def resolve(
     family = _from_name(observation_model, FAMILIES, "observation_model")
     link = _resolve_link(inverse_link_function, family)
     prior = _from_name("UnRegularized" if regularizer is None else regularizer, REGULARIZERS, "regularizer")
+    if _is_somewhere_true(positive):
+        prior = priors.nonnegative(prior)
     if solver_name is not None and not (isinstance(solver_name, str) and solver_name in SOLVERS):
         raise ValueError(f"solver_name must be None or one of {SOLVERS}; got {solver_name!r}.")
     if solver_name == "Newton" and not prior.smooth:
@@ -139,8 +142,9 @@ def check_method(method, parts):
     )
     if method == "exact" and not conjugate:
         raise ValueError(
-            "method 'exact' needs Gaussian observations with the identity link, Ridge or no regularizer, and a flat or "
-            "Normal intercept_prior (flat where dispersion_prior is 'conditional'); use method='auto'."
+            "method 'exact' needs Gaussian observations with the identity link, Ridge or no regularizer, no "
+            "positive coefficients, and a flat or Normal intercept_prior (flat where dispersion_prior is 'conditional'); "
+            "use method='auto'."
         )
 
 
@@ -193,6 +197,11 @@ def _from_name(value, known, argument):
         return value
     example = next(iter(known.values())).__name__
     raise ValueError(f"{argument} must be one of {list(known)} or an instance such as {example}(); got {value!r}.")
+
+
+def _is_somewhere_true(positive):
+    """Whether some coefficient may not be negative; what does not make sense is for `read_positive` to refuse."""
+    return any(bool(np.asarray(leaf, object).astype(bool).any()) for leaf in jax.tree.leaves(positive))
 
 
 def _resolve_link(link, family):

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from bayesglm._design import ALIGNMENT, aligned_empty
+from bayesglm.priors import Bounded
 
 __all__ = ["Batch", "Data", "coupled_outputs", "make_batches", "on_device", "per_output", "without_unseen"]
 
@@ -71,7 +72,7 @@ def make_batches(data, strength, free, shared=None):
     ----------
     data : Data
     strength : numpy.ndarray or tuple
-        As from `read_strength`.
+        As from `read_strength`, or Bounded.
     free : numpy.ndarray of bool, shape (p, outputs)
         Coefficients that are not held at zero.
     shared : numpy.ndarray of int, shape (p, outputs), optional
@@ -112,6 +113,7 @@ def is_grouped(strength):
 
 def coupled_outputs(strength, n_outputs, shared=None):
     """Sets of outputs that are connected by groups, or by random strengths that they share."""
+    strength = strength.strength if isinstance(strength, Bounded) else strength
     label = np.arange(n_outputs)
     links = [(shared, shared.max(initial=-1) + 1)] if shared is not None else []
     if is_grouped(strength):
@@ -124,6 +126,9 @@ def coupled_outputs(strength, n_outputs, shared=None):
 
 
 def _split_strength(strength, outputs, dtype):
+    if isinstance(strength, Bounded):
+        bounded = np.stack([strength.bounded[:, block] for block in outputs])
+        return Bounded(_split_strength(strength.strength, outputs, dtype), bounded)
     if not is_grouped(strength):
         parts = strength if isinstance(strength, tuple) else (strength,)
         split = tuple(np.stack([part[:, block] for block in outputs]).astype(dtype) for part in parts)

@@ -159,8 +159,8 @@ def draw_posterior(fitted, run, values=None):
 
 def _sees_mixture(run, spec, shape):
     """Whether to sample priors with kinks as scale mixtures."""
-    if spec.form.prior.smooth or run.parametrization != "auto":
-        return not spec.form.prior.smooth and run.parametrization == "mixture"
+    if not spec.form.prior.has_mixing or run.parametrization != "auto":
+        return spec.form.prior.has_mixing and run.parametrization == "mixture"
     # A normal approximation is worse in more coordinates, unless the data leave nearly all to the prior.
     return run.engine.method != "laplace" or shape[1] >= shape[0]
 

@@ -18,6 +18,7 @@ __all__ = [
     "fill_strength",
     "read_feature_mask",
     "read_groups",
+    "read_positive",
     "read_strength",
     "read_unknowns",
     "refuse_random",
@@ -191,6 +192,34 @@ def read_feature_mask(mask, layout, n_outputs):
             f"shape {np.shape(mask)}."
         )
     leaves = walk(mask, layout.skeleton(), "feature_mask", read_leaf)
+    return np.concatenate([leaves[index] for index in range(len(layout.widths))])
+
+
+def read_positive(positive, layout, n_outputs, *, population):
+    """Read which coefficients may not be negative.
+
+    Parameters
+    ----------
+    positive : bool, array_like or tree like X
+        At a leaf: one value, or one for each coefficient, in the shapes that a strength may have.
+
+    Returns
+    -------
+    numpy.ndarray of bool, shape (n_features, n_outputs)
+    """
+
+    def read_leaf(value, index, label):
+        width = layout.widths[index]
+        array = np.asarray(value)
+        allowed = [(), (width,)] + ([(1, n_outputs), (width, 1), (width, n_outputs)] if population else [])
+        if array.dtype.kind not in "biuf" or not np.isin(array, (0, 1)).all():
+            raise ValueError(f"{label} must be True or False, or an array or tree like X of such; got {_came(value)}.")
+        if array.shape not in allowed:
+            shapes = " or ".join(map(str, allowed[1:]))
+            raise ValueError(f"{label} must be one bool or an array of shape {shapes}; got shape {array.shape}.")
+        return np.broadcast_to(array[:, None] if array.ndim == 1 else array, (width, n_outputs)).astype(bool)
+
+    leaves = walk(positive, layout.skeleton(), "positive", read_leaf)
     return np.concatenate([leaves[index] for index in range(len(layout.widths))])
 
 

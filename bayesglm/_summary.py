@@ -9,6 +9,7 @@ from scipy.special import ndtri
 from bayesglm._expansion import covariances, expand, loss_slopes
 from bayesglm._model import rates
 from bayesglm._problem import make_batches
+from bayesglm.priors import bound
 
 __all__ = ["Criteria", "fit_criteria", "mode_covariance", "summary_table"]
 
@@ -152,7 +153,7 @@ def _problems(data, spec, coef, intercept, expected):
     coef = coef.astype(np.float64)
     eta = offset + intercept + X @ coef
     with jax.enable_x64(True):
-        for batch in make_batches(data, spec.strength, spec.free):
+        for batch in make_batches(data, bound(spec.strength, spec.positive), spec.free):
             for b, outputs in enumerate(batch.outputs):
                 strength = jax.tree.map(lambda leaf: leaf[b], batch.strength)  # noqa: B023
                 slope, curvature = loss_slopes(
@@ -173,7 +174,7 @@ def _check_stationary(slope, eta, weight, X, curvature, strength, coef, free, to
     slope, curvature : (n, m)
         Times the weights.
     """
-    active = free & ((coef != 0) | np.asarray(prior.is_flat(strength)))
+    active = free & ((coef != 0) | ~np.asarray(prior.has_kink(strength)))
     pull = np.where(active, jax.grad(lambda w: prior.penalty(w, strength))(coef), 0.0)
     design = np.concatenate([np.ones((len(X), 1)), X], axis=1)
     grad = design.T @ slope + total * np.concatenate([np.zeros((1, len(coef[0]))), pull])
@@ -189,7 +190,7 @@ def _prior_sd(spec):
     with jax.enable_x64(True):
         prior = spec.form.prior.distribution(*rates(spec, spec.strength, spec.k))
         variance = np.asarray(prior.variance).reshape(spec.free.shape)
-        return np.where(spec.form.prior.is_flat(spec.strength), np.inf, np.sqrt(variance))
+        return np.where(spec.flat, np.inf, np.sqrt(variance))
 
 
 def _names(spec):

@@ -123,6 +123,8 @@ def _solve(features, weight, problem, point, grad, *, tol, max_iter, family, lin
     factor = 1.0
     while (np.asarray(judge(factor)[0]) > 0).sum() > CROWD and factor < LARGEST_FACTOR:
         factor *= 2
+    # A bound at zero without a kink of the penalty lets as many go at any strength.
+    factor = factor if factor < LARGEST_FACTOR else 1.0
     for _ in range(MAX_LOOKS):
         violation, urgency, residual = map(np.asarray, judge(factor))
         if part is not None and factor == 1 and (residual <= goal or not part.converged):
@@ -226,7 +228,7 @@ def _judge(grad, square, slope, rms, total, coef, strength, free, *, prior, fit_
     violation = violations(grad)
     residual = jnp.maximum(jnp.max(violation), jnp.max(jnp.abs(slope.sum(0))) / rms * fit_intercept)
     scale = jnp.sqrt(square)[:, None] * rms
-    return violation, violations(grad + jnp.sign(grad) * residual * scale), residual
+    return violation, violations(grad + prior.outward(grad, strength) * residual * scale), residual
 
 
 @partial(jax.jit, static_argnames=("family", "link", "prior", "exact_trace", "fit_intercept"))

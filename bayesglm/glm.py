@@ -38,6 +38,10 @@ class GLM(BayesianGLM):
     fit_intercept : bool
         Whether the model has an intercept. Without one, `intercept_` is 0, features are not centered, and a constant
         column of X is an intercept with a penalty.
+    positive : bool, array_like or tree
+        Which coefficients may not be negative: all, those of some leaves of X, or one by one, in the forms that
+        `regularizer_strength` may have. The penalty is the same, and so is the prior where it is not zero: half-normal
+        for Ridge, exponential for Lasso, flat on [0, inf) without a regularizer. Strengths have to be numbers then.
 
     Attributes
     ----------
@@ -95,6 +99,7 @@ class PopulationGLM(BayesianGLM):
         feature_mask=None,
         formula=None,
         fit_intercept=True,
+        positive=False,
     ):
         super().__init__(
             observation_model,
@@ -107,5 +112,6 @@ class PopulationGLM(BayesianGLM):
             dispersion_prior,
             formula,
             fit_intercept,
+            positive,
         )
         self.feature_mask = feature_mask

@@ -545,7 +545,7 @@ def _as_number(strength):
 def _own_strength(model, spec, index):
     """The number that a model has as its strength."""
     strength = model.regularizer_strength
-    if spec.form.prior is ElasticNet and type(strength) is tuple:
+    if issubclass(spec.form.prior, ElasticNet) and type(strength) is tuple:
         strength = strength[0]
     number = _as_number(1.0 if strength is None else strength)
     if number is None:
@@ -809,7 +809,7 @@ def _prior_rates(spec):
     elif isinstance(spec.strength, tuple):
         strength, ratio = spec.strength
         l1, l2 = strength * ratio, strength * (1 - ratio)
-    elif spec.form.prior is Ridge:
+    elif issubclass(spec.form.prior, Ridge):
         l1, l2 = np.zeros(size.shape), spec.strength
     else:
         l1, l2 = spec.strength, np.zeros(size.shape)

@@ -28,6 +28,7 @@ FORMAT, FORMAT_VERSION = "bayesglm model", 1
 MODELS: dict[str, type] = {"GLM": GLM, "PopulationGLM": PopulationGLM}
 FAMILIES = {name: getattr(observation_models, name) for name in observation_models.__all__}
 PRIORS = {name: getattr(priors, name) for name in priors.__all__}
+PRIORS |= {prior.__name__: prior for prior in priors.NONNEGATIVE.values()}
 RECORDS: dict[str, type] = FAMILIES | PRIORS | {"Spec": Spec, "Form": Form, "Hyper": Hyper, "Link": links.Link}
 PLAIN = (bool, str, type(None))
 INDEX = "model.json"
