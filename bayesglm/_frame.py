@@ -23,6 +23,8 @@ __all__ = ["COMPILE_QUICKLY", "Frame", "coordinates", "free_coordinates", "recen
 
 # Steps towards the mass of a posterior with kinks.
 SETTLING_STEPS = 8
+# Standard deviations from zero up to which coefficients that may not be negative count as near their bound.
+NEAR = 2.5
 # How far from the fit's log(scale) its mode is looked for, and bisections.
 SCALE_REACH, HALVINGS = 3.0, 24
 # How far from where it is the logarithm of a strength is looked at, and at how many points.
@@ -84,6 +86,8 @@ def whiten(X, weight, target, priors, form):
     if not form.prior.smooth:
         coef, shift = _settle(hessian, gradient, target, sd, form)
     bend = target.k * form.prior.curvature(coef, target.strength, sd)
+    if form.prior.has_bounds:
+        hessian, coef = _without_sides(hessian, bend, coef, target, form)
     factor = jax.vmap(_inverse_factor)(_with_bend(hessian, bend, target, form))
     free = free_coordinates(target, form)
     factor = jnp.where(free[:, :, None] & free[:, None], factor, 0.0)
@@ -234,6 +238,22 @@ def _with_bounds(hessian, gradient, target):
     slope = jnp.where(held, jnp.maximum(gradient[:, 1:].T, 0.0), 0.0)
     rows = jnp.arange(1, hessian.shape[1])
     return hessian.at[:, rows, rows].add(slope.T**2 / 2), gradient.at[:, 1:].add(-slope.T)
+
+
+def _without_sides(hessian, bend, coef, target, form):
+    """Hessian and coefficients where those near their bounds are as often negative as not, before they are folded.
+
+    They are then zero on average and correlated with nothing.
+    """
+    whole = _with_bend(hessian, bend, target, form)
+    sd = jnp.sqrt(jnp.sum(jax.vmap(_inverse_factor)(whole) ** 2, -1))[:, 1:].T
+    near = target.strength.bounded & target.free & (coef < NEAR * sd)
+    apart = jnp.concatenate([jnp.zeros((1, near.shape[1]), bool), near]).T
+    hessian = jnp.where(apart[:, :, None] | apart[:, None], 0.0, hessian)
+    rows = jnp.arange(1, hessian.shape[1])
+    precision = 1 / (1 / whole[:, rows, rows].T + coef**2) - bend
+    hessian = hessian.at[:, rows, rows].add(jnp.where(near, precision, 0.0).T)
+    return hessian, jnp.where(near, 0.0, coef)
 
 
 def _mixture_frame(target, bend, form):

@@ -142,9 +142,9 @@ def check_method(method, parts):
     )
     if method == "exact" and not conjugate:
         raise ValueError(
-            "method 'exact' needs Gaussian observations with the identity link, Ridge or no regularizer, no "
-            "positive coefficients, and a flat or Normal intercept_prior (flat where dispersion_prior is 'conditional'); "
-            "use method='auto'."
+            "method 'exact' needs Gaussian observations with the identity link, Ridge or no regularizer, "
+            "coefficients of any sign, and a flat or Normal intercept_prior (flat where dispersion_prior is "
+            "'conditional'); use method='auto'."
         )
 
 
