@@ -97,7 +97,8 @@ class BayesianGLM(PenalizedGLM):
             "laplace": draws from the normal approximation at the mode, with Pareto-smoothed importance weights.
         parametrization : {"auto", "direct", "mixture"}
             Whether samplers see priors with kinks (Lasso, ElasticNet, GroupLasso) as they are or as scale mixtures of
-            normals; "auto" is "mixture", but for "laplace" with fewer features than samples. The posterior is the same.
+            normals; "auto" is "mixture", but for "laplace" with fewer features than samples, and where coefficients
+            may not be negative. The posterior is the same.
         target_accept_prob : float
             Acceptance of trajectories that tuning aims at, between 0 and 1; closer to 1 takes smaller steps and
             diverges less.

@@ -25,6 +25,8 @@ __all__ = ["COMPILE_QUICKLY", "Frame", "coordinates", "free_coordinates", "recen
 SETTLING_STEPS = 8
 # Standard deviations from zero up to which coefficients that may not be negative count as near their bound.
 NEAR = 2.5
+# Share of its curvature that a coefficient which may not be negative is sure to have on its own.
+JITTER = 1e-6
 # How far from the fit's log(scale) its mode is looked for, and bisections.
 SCALE_REACH, HALVINGS = 3.0, 24
 # How far from where it is the logarithm of a strength is looked at, and at how many points.
@@ -237,7 +239,9 @@ def _with_bounds(hessian, gradient, target):
     held = target.strength.bounded & (target.coef == 0) & target.free
     slope = jnp.where(held, jnp.maximum(gradient[:, 1:].T, 0.0), 0.0)
     rows = jnp.arange(1, hessian.shape[1])
-    return hessian.at[:, rows, rows].add(slope.T**2 / 2), gradient.at[:, 1:].add(-slope.T)
+    # Features that are collinear, and held by the bounds alone.
+    jitter = jnp.where(target.strength.bounded, JITTER, 0.0).T * hessian[:, rows, rows]
+    return hessian.at[:, rows, rows].add(slope.T**2 / 2 + jitter), gradient.at[:, 1:].add(-slope.T)
 
 
 def _without_sides(hessian, bend, coef, target, form):
