@@ -162,7 +162,7 @@ def test_density_integrates_to_one_and_has_its_moments(prior):
         assert float(folded.variance) == pytest.approx(square - mean**2, rel=1e-7)
 
 
-@pytest.mark.parametrize(("prior", "bounds"), zip(PRIORS[1:], 2 * BOUNDS, strict=True))
+@pytest.mark.parametrize(("prior", "bounds"), list(zip(PRIORS[1:], 2 * BOUNDS, strict=True)))
 def test_draws_of_the_prior_have_the_moments_of_the_density(prior, bounds):
     kind, strength = bounded(prior, bounds)
     folded = kind.distribution(strength, 20.0)
