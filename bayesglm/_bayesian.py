@@ -97,7 +97,8 @@ class BayesianGLM(PenalizedGLM):
             "laplace": draws from the normal approximation at the mode, with Pareto-smoothed importance weights.
         parametrization : {"auto", "direct", "mixture"}
             Whether samplers see priors with kinks (Lasso, ElasticNet, GroupLasso) as they are or as scale mixtures of
-            normals; "auto" is "mixture", but for "laplace" with fewer features than samples. The posterior is the same.
+            normals; "auto" is "mixture", but for "laplace" with fewer features than samples, and where coefficients
+            may not be negative. The posterior is the same.
         target_accept_prob : float
             Acceptance of trajectories that tuning aims at, between 0 and 1; closer to 1 takes smaller steps and
             diverges less.
@@ -344,9 +345,9 @@ class BayesianGLM(PenalizedGLM):
 
         For classes (classes, 1 + p, classes, 1 + p), with an axis of responses before if there are several.
 
-        That of the normal approximation of the posterior at the mode; NaN where a coefficient is held at zero. It is
-        computed when asked for, from the data of the fit, which stay with the model but not with pickles of it: for a
-        container X these are a copy.
+        That of the normal approximation of the posterior at the mode; NaN where a parameter is held at zero, as the
+        intercept is without `fit_intercept`. It is computed when asked for, from the data of the fit, which stay with
+        the model but not with pickles of it: for a container X these are a copy.
         """
         covariance, outputs = self._covariance(), self._spec().outputs
         if outputs.classes is None:

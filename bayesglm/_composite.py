@@ -113,7 +113,7 @@ class _State(NamedTuple):
 
 def minimize(
     X, square, count, y, weight, offset, strength, free, start, *,
-    loss, mean, joint, prior, tol, max_iter, exact_gram, hessian=None,
+    loss, mean, joint, prior, tol, max_iter, exact_gram, fit_intercept=True, hessian=None,
 ):  # fmt: skip
     """Minimize the penalized loss.
 
@@ -140,6 +140,8 @@ def minimize(
     max_iter : int
     exact_gram : bool
         Whether the second derivatives that are returned must be those at the minimum.
+    fit_intercept : bool
+        Whether there are intercepts; otherwise they stay where they start.
     hessian : Hessian, optional
         Of a point nearby, to begin with; zeros are none.
 
@@ -149,6 +151,9 @@ def minimize(
     """
     eps = jnp.finfo(X.dtype).eps
     column = weight[:, None]
+
+    def second_derivatives(curvature):
+        return profiled_hessian(X, curvature, free, count, fit_intercept=fit_intercept)
 
     def objective(coef, eta):
         """F, infinite where eta is, and its rounding error."""
@@ -170,7 +175,7 @@ def minimize(
         slope, curvature = column * slope, _beside(column, curvature) * curvature
         grad = jnp.where(free, X @ slope, 0.0)
         violation = optimality(coef, grad, strength, square, rms, jnp.sum(column * own, 0), prior)
-        residual = jnp.maximum(jnp.max(violation), jnp.max(jnp.abs(slope.sum(0))) / rms)
+        residual = jnp.maximum(jnp.max(violation), jnp.max(jnp.abs(slope.sum(0))) / rms * fit_intercept)
         value, noise = objective(coef, eta)
         return _State(
             coef=coef,
@@ -191,10 +196,8 @@ def minimize(
         )
 
     def step(state):
-        hessian = jax.lax.cond(
-            state.renew, lambda: profiled_hessian(X, state.curvature, free, count), lambda: state.hessian
-        )
-        slope = state.slope.sum(0)
+        hessian = jax.lax.cond(state.renew, lambda: second_derivatives(state.curvature), lambda: state.hessian)
+        slope = state.slope.sum(0) * fit_intercept
         profiled = state.grad - jnp.where(free, hessian.by_coef(hessian.inner(slope)), 0.0)
         scale = jnp.sqrt(square)[:, None] * state.rms
         inner_goal = jnp.maximum(0.03 * state.residual, 0.1 * jnp.maximum(tol, state.floor))
@@ -249,7 +252,7 @@ def minimize(
     if exact_gram:
         now, then = own_curvature(end.curvature), own_curvature(last.curvature)
         old |= jnp.any(jnp.abs(now - then) > 1e-9 * now)
-    last = jax.lax.cond(old, lambda: profiled_hessian(X, end.curvature, free, count), lambda: last)
+    last = jax.lax.cond(old, lambda: second_derivatives(end.curvature), lambda: last)
     return Solution(
         coef=end.coef,
         intercept=end.intercept,
@@ -275,11 +278,14 @@ def _beside(column, array):
     return column.reshape(-1, *(1,) * (array.ndim - 1))
 
 
-def profiled_hessian(X, curvature, free, count):
-    """Second derivatives of the loss by intercepts and the free coefficients of the first `count` features."""
+def profiled_hessian(X, curvature, free, count, *, fit_intercept=True):
+    """Second derivatives of the loss by intercepts and the free coefficients of the first `count` features.
+
+    Without intercepts nothing is profiled out: the cross derivatives are 0.
+    """
     if curvature.ndim == 3:
-        return _joint_hessian(X, curvature, free, count)
-    total, cross = jnp.sum(curvature, 0), jnp.where(free, X @ curvature, 0.0)
+        return _joint_hessian(X, curvature, free, count, fit_intercept=fit_intercept)
+    total, cross = jnp.sum(curvature, 0), jnp.where(free & fit_intercept, X @ curvature, 0.0)
 
     def one(column, free, cross, total):
         gram = jnp.where(free[:, None] & free, weighted_gram(X, column, count), 0.0)
@@ -290,7 +296,7 @@ def profiled_hessian(X, curvature, free, count):
     return Hessian(gram, cross, total, curvature)
 
 
-def _joint_hessian(X, curvature, free, count):
+def _joint_hessian(X, curvature, free, count, *, fit_intercept):
     """`profiled_hessian` of a joint loss."""
     (n, m, _), p = curvature.shape, len(X)
     flat = curvature.reshape(n, m * m)
@@ -301,7 +307,7 @@ def _joint_hessian(X, curvature, free, count):
     place = np.zeros((m, m), int)
     place[first, second] = place[second, first] = np.arange(len(first))
     gram = pairs[place].transpose(2, 0, 3, 1).reshape(p * m, p * m)
-    cross = jnp.where(free[:, :, None], cross, 0.0).reshape(p * m, m)
+    cross = jnp.where(free[:, :, None] & fit_intercept, cross, 0.0).reshape(p * m, m)
     moves = free.ravel()
     blank = Hessian(gram, cross, total, curvature)
     gram = gram - cross @ jax.vmap(blank.inner, 1, 1)(cross.T)

@@ -337,7 +337,7 @@ def draw_traces(axis, mean, observed, draws, prob, binary):
 
 
 def rates_of_priors(spec):
-    """Of the prior of each coefficient, (p, outputs, 3): l1, l2 and the size of its group.
+    """Of the prior of each coefficient, (p, outputs, 4): l1, l2, size of its group, whether it is bounded.
 
     The density is proportional to exp(-l1 norm2(group) - l2 w^2 / 2); l1 = l2 = 0 is flat.
     """
@@ -354,17 +354,18 @@ def rates_of_priors(spec):
     elif isinstance(spec.strength, tuple):
         strength, ratio = spec.strength
         l1, l2 = strength * ratio, strength * (1 - ratio)
-    elif spec.form.prior is Ridge:
+    elif issubclass(spec.form.prior, Ridge):
         l1, l2 = np.zeros(size.shape), spec.strength
     else:
         l1, l2 = spec.strength, np.zeros(size.shape)
-    return np.stack([spec.k * l1, spec.k * l2, size], axis=-1)
+    positive = np.zeros(size.shape) if spec.positive is None else spec.positive
+    return np.stack([spec.k * l1, spec.k * l2, size, positive], axis=-1)
 
 
 def _prior_density(w, rates):
-    """Density at each w (points,) of proper priors (priors, 3): (points, priors); marginal for a group."""
+    """Density at each w (points,) of proper priors (priors, 4): (points, priors); marginal for a group."""
     density = np.empty((len(w), len(rates)))
-    for index, (l1, l2, size) in enumerate(rates):
+    for index, (l1, l2, size, positive) in enumerate(rates):
         if size > 1:
             # A normal of gamma-distributed variance, integrated over the quantiles of the variance; the cube puts more
             # nodes to small variances, which make the peak at 0.
@@ -375,12 +376,14 @@ def _prior_density(w, rates):
         else:
             mass = 2 / l1 if l2 == 0 else np.sqrt(2 * np.pi / l2) * erfcx(l1 / np.sqrt(2 * l2))
             density[:, index] = np.exp(-l1 * np.abs(w) - 0.5 * l2 * w**2) / mass
+        if positive:
+            density[:, index] *= 2.0 * (w >= 0)
     return density
 
 
 def _prior_width(rates):
     """Standard deviation of each prior, of ElasticNet's an upper bound; infinite where flat."""
-    l1, l2, size = rates.T
+    l1, l2, size, _ = rates.T
     with np.errstate(divide="ignore"):
         return np.minimum(np.sqrt(size + 1) / l1, 1 / np.sqrt(l2))
 

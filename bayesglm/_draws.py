@@ -139,7 +139,8 @@ def prior_draws(spec, num_samples, seed, dtype):
         strength = None
         if spec.hyper is not None:
             strength = jnp.concatenate([jnp.ravel(sites[name]["value"]) for name in spec.hyper.names])
-        return Posterior(coef, jnp.atleast_1d(sites["intercept"]["value"]), scale, strength)
+        intercept = sites["intercept"]["value"] if spec.form.fit_intercept else jnp.zeros(n_outputs, coef.dtype)
+        return Posterior(coef, jnp.atleast_1d(intercept), scale, strength)
 
     draws = jax.vmap(one)(jax.random.split(jax.random.key(seed), num_samples))
     return jax.tree.map(lambda leaf: np.asarray(leaf)[None], draws)

@@ -184,6 +184,7 @@ def _draw_exactly(X, weight, target, spec, form, engine, progress):
             weight=weight,
             precision=strength[free] * float(one.total if form.conditional_prior else one.k),
             intercept_prior=_normal_moments(spec.intercept_prior, one.outputs[0]),
+            fit_intercept=form.fit_intercept,
             follows=form.conditional_prior,
             scale=float(one.scale),
             log_prior=_log_scale_prior(one, spec, form) if form.samples_scale else None,

@@ -17,7 +17,14 @@ from bayesglm._formula import read_formula
 from bayesglm._options import check_prior_shapes, resolve
 from bayesglm._problem import Data, Outputs, without_unseen
 from bayesglm._score import SCORE_TYPES, score_fit
-from bayesglm._strength import fill_strength, read_feature_mask, read_strength, read_unknowns, refuse_random
+from bayesglm._strength import (
+    fill_strength,
+    read_feature_mask,
+    read_positive,
+    read_strength,
+    read_unknowns,
+    refuse_random,
+)
 from bayesglm._targets import check_counts, read_offset, read_targets, read_weights
 from bayesglm.observation_models import GaussianObservations
 
@@ -41,6 +48,8 @@ class PenalizedGLM(BaseEstimator):
         intercept_prior=None,
         dispersion_prior="plug-in",
         formula=None,
+        fit_intercept=True,
+        positive=False,
     ):
         self.observation_model = observation_model
         self.inverse_link_function = inverse_link_function
@@ -51,6 +60,8 @@ class PenalizedGLM(BaseEstimator):
         self.intercept_prior = intercept_prior
         self.dispersion_prior = dispersion_prior
         self.formula = formula
+        self.fit_intercept = fit_intercept
+        self.positive = positive
 
     @classmethod
     def from_formula(cls, formula, data, *, sample_weight=None, offset=None, **settings):
@@ -59,8 +70,8 @@ class PenalizedGLM(BaseEstimator):
         Parameters
         ----------
         formula : str
-            As in R, read by formulaic: ``"visits ~ 0 + plan + poly(age, 2)"``. The model always has an intercept; with
-            ``0 +`` a factor has a coefficient for each level, which a prior makes sense of.
+            As in R, read by formulaic: ``"visits ~ 0 + plan + poly(age, 2)"``. With ``0 +`` a factor has a
+            coefficient for each level, which a prior makes sense of; `fit_intercept` decides about the intercept.
         data : data frame
             Missing values are an error.
         sample_weight, offset
@@ -203,6 +214,12 @@ class PenalizedGLM(BaseEstimator):
                 f"regularizer_strength must be numbers for {type(self).__name__}; got {unknowns.kinds[0]!r}. GLMCV "
                 "chooses one."
             )
+        if setup.positive is not None and unknowns.kinds:
+            kind = unknowns.kinds[0] if isinstance(unknowns.kinds[0], str) else type(unknowns.kinds[0]).__name__
+            raise ValueError(
+                f"regularizer_strength must be numbers where positive bounds coefficients; got {kind!r}. "
+                "GLMCV chooses among numbers."
+            )
         return setup, strength, unknowns
 
     def _fit(self, setup, strength, unknowns, *, for_sampling=False):
@@ -228,6 +245,8 @@ class PenalizedGLM(BaseEstimator):
             self.solver_kwargs,
             self.intercept_prior,
             self.dispersion_prior,
+            self.fit_intercept,
+            self.positive,
         )
 
     def _read(self, X, y, sample_weight, offset, *, for_sampling=False):
@@ -249,7 +268,8 @@ class PenalizedGLM(BaseEstimator):
         shift = read_offset(offset, len(matrix), outputs, dtype)
         data = without_unseen(Data(matrix, targets, weight, shift))
         free = read_feature_mask(self.feature_mask, layout, outputs.count)
-        return Setup(parts, data, layout, free, outputs)
+        positive = read_positive(self.positive, layout, outputs.shape)
+        return Setup(parts, data, layout, free, outputs, positive & free if parts.prior.has_bounds else None)
 
     def _read_targets(self, y, n_samples, family, dtype, classes=None):
         """y as an array (n_samples, outputs), and what outputs are."""

@@ -71,7 +71,7 @@ def _typical(setup, unknowns):
     X, y, weight, _ = (np.asarray(leaf, float) for leaf in data)
     share = weight / weight.sum()
     with jax.enable_x64(True):
-        square = np.asarray(moments(X, share)[1])
+        square = np.asarray(moments(X, share, centered=parts.fit_intercept)[1])
         mean = (share @ y * len(y) + 0.5) / (len(y) + 1)
         eta = np.asarray(parts.link.predictor(mean))
         scale = parts.family.scale if isinstance(parts.family.scale, float) else 1.0
@@ -192,7 +192,7 @@ def freedom_and_size(fitted, index, count):
             strength = spec.strength[:, [output]]
             expansion = expand(
                 X, weighted * curvature[:, [output]], strength, coef, free[:, None], total, form.prior,
-                weighted * third[:, [output]],
+                form.fit_intercept, weighted * third[:, [output]],
             )  # fmt: skip
             precision = total * strength[:, 0]
             phi = total / spec.k[output]

@@ -32,6 +32,7 @@ class Conjugate(NamedTuple):
     follows: bool  # whether the prior variances are multiples of the variance phi
     scale: float  # the variance: fixed, or a first guess
     log_prior: Any  # log density of log(phi), a function of an array of phi; None if phi is fixed
+    fit_intercept: bool = True
 
 
 def draw_conjugate(model, num_draws, rng):
@@ -51,7 +52,7 @@ def draw_conjugate(model, num_draws, rng):
     flat = [model.X[:, ~normal]]
     one = np.ones((len(model.X), 1))
     if model.intercept_prior is None:
-        flat.insert(0, one)
+        flat = [one] * model.fit_intercept + flat
     else:
         shift, sd = model.intercept_prior
         columns.insert(0, one)
@@ -84,9 +85,11 @@ def draw_conjugate(model, num_draws, rng):
         log_prob += model.log_prior(scale) - 0.5 * counts * np.log(scale)
     v /= np.sqrt(precision)
     has_prior = int(model.intercept_prior is not None)
+    is_flat = int(model.fit_intercept) - has_prior
     coef = np.empty((num_draws, len(normal)))
-    coef[:, normal], coef[:, ~normal] = v[:, has_prior:], outer[:, 1 - has_prior :]
-    return coef, shift + (v[:, 0] if has_prior else outer[:, 0]), scale, log_prob
+    coef[:, normal], coef[:, ~normal] = v[:, has_prior:], outer[:, is_flat:]
+    intercept = v[:, 0] if has_prior else outer[:, 0] if is_flat else np.zeros(num_draws)
+    return coef, shift + intercept, scale, log_prob
 
 
 def _spectrum(A, y, scale):

@@ -31,7 +31,7 @@ class Expansion(NamedTuple):
     pull: Any  # (p, m) coefficients' part of the inverse of H times the features' sums that `third` asks for
 
 
-def expand(X, curvature, strength, coef, free, total, prior, third=None):
+def expand(X, curvature, strength, coef, free, total, prior, fit_intercept, third=None):
     """Expand the objective of one problem.
 
     Parameters
@@ -46,6 +46,7 @@ def expand(X, curvature, strength, coef, free, total, prior, third=None):
     total : float
         Sum of the weights.
     prior : class
+    fit_intercept : bool
     third : (n, m), optional
         Third derivatives of the loss, times the weights. Times the covariances of the linear predictors they are the
         slope of `log_det` by the linear predictors, and summed over the samples with the features what `pull` solves
@@ -57,12 +58,12 @@ def expand(X, curvature, strength, coef, free, total, prior, third=None):
     """
     third = np.zeros(curvature.shape[:2]) if third is None else third
     flat = np.asarray(prior.is_flat(strength))
-    active = free & ((coef != 0) | flat | prior.smooth)
+    active = free & ((coef != 0) | ~np.asarray(prior.has_kink(strength)))
     if prior.smooth and X.shape[1] > len(X) and not (flat & free).any() and (curvature >= 0).all():
         precision = np.where(active, total * np.asarray(strength), np.inf)[:, 0]
-        return _expand_dual(X, curvature[:, 0], precision, third[:, 0])
+        return _expand_dual(X, curvature[:, 0], precision, third[:, 0], fit_intercept)
     n, m = curvature.shape[:2]
-    hessian, designs = _hessian(X, curvature, strength, coef, active, total, prior)
+    hessian, designs, n_intercepts = _hessian(X, curvature, strength, coef, active, total, prior, fit_intercept)
     size = len(hessian)
     unit = np.sqrt(np.where(np.diag(hessian) > 0, np.diag(hessian), 1.0))
     lower, _ = cho_factor(hessian / unit / unit[:, None], lower=True)
@@ -74,7 +75,6 @@ def expand(X, curvature, strength, coef, free, total, prior, third=None):
         spread[output] = solve_triangular(lower, padded, lower=True)
     inverse = solve_triangular(lower, np.eye(size), lower=True) / unit
     variance = np.zeros(coef.shape)
-    n_intercepts = size - int(active.sum())
     variance[active] = (inverse**2).sum(0)[n_intercepts:]
     log_det = 2 * np.log(np.diag(lower)).sum() + 2 * np.log(unit).sum()
     covariance = np.einsum("akn,bkn->nab", spread, spread)
@@ -84,27 +84,26 @@ def expand(X, curvature, strength, coef, free, total, prior, third=None):
     return Expansion(covariance, variance, log_det, pull)
 
 
-def covariances(X, curvature, strength, coef, free, total, prior):
+def covariances(X, curvature, strength, coef, free, total, prior, fit_intercept):
     """Inverse of H; arguments as of `expand`.
 
     Returns
     -------
     numpy.ndarray, shape (m, 1 + p, m, 1 + p)
-        Of the intercept and the coefficients of each output; NaN where a coefficient is zero for a kink, or not free,
-        and 0 for classes that are held.
+        Of the intercept and the coefficients of each output; NaN where one is held at zero.
 
     Raises
     ------
     numpy.linalg.LinAlgError
         If H is singular.
     """
-    active = free & ((coef != 0) | np.asarray(prior.is_flat(strength)) | prior.smooth)
-    hessian, designs = _hessian(X, curvature, strength, coef, active, total, prior)
+    active = free & ((coef != 0) | ~np.asarray(prior.has_kink(strength)))
+    hessian, designs, _ = _hessian(X, curvature, strength, coef, active, total, prior, fit_intercept)
     unit = np.sqrt(np.diag(hessian))
     if not (unit > 0).all():
         raise np.linalg.LinAlgError("a parameter changes nothing")
     factor = cho_factor(hessian / unit / unit[:, None], lower=True)
-    if np.diag(factor[0]).min() ** 2 < SINGULAR_PIVOT:
+    if np.diag(factor[0]).min(initial=1.0) ** 2 < SINGULAR_PIVOT:
         raise np.linalg.LinAlgError("parameters are collinear")
     inverse = cho_solve(factor, np.eye(len(unit))) / unit / unit[:, None]
     m, width = len(designs), 1 + len(coef)
@@ -120,11 +119,13 @@ def _places(active):
     return outputs * (1 + len(active)) + 1 + features
 
 
-def _hessian(X, curvature, strength, coef, active, total, prior):
-    """H of the m intercepts, then the active coefficients; and of each output its rows of H and its design."""
+def _hessian(X, curvature, strength, coef, active, total, prior, fit_intercept):
+    """H of the intercepts, then the active coefficients; of each output its rows of H and its design; and how many
+    intercepts there are.
+    """
     n, m = curvature.shape[:2]
     joint = curvature.ndim == 3
-    n_intercepts = m - joint
+    n_intercepts = (m - joint) * fit_intercept
     place = np.full((len(coef), m), -1)
     place[active] = n_intercepts + np.arange(active.sum())
     hessian = np.zeros((n_intercepts + int(active.sum()),) * 2)
@@ -138,7 +139,7 @@ def _hessian(X, curvature, strength, coef, active, total, prior):
             bend = curvature[:, first, second] if joint else curvature[:, first]
             hessian[np.ix_(rows, columns)] += (design * bend[:, None]).T @ other
     hessian[n_intercepts:, n_intercepts:] += total * _bend(coef, active, strength, prior)
-    return hessian, designs
+    return hessian, designs, n_intercepts
 
 
 def _bend(coef, active, strength, prior):
@@ -150,7 +151,7 @@ def _bend(coef, active, strength, prior):
     return np.diag(np.asarray(jax.jvp(pull, (coef,), (np.ones_like(coef),))[1])[active])
 
 
-def _expand_dual(X, curvature, precision, third):
+def _expand_dual(X, curvature, precision, third, fit_intercept):
     """Expand a problem with a penalty on every coefficient by Woodbury's identity, from a matrix of the samples."""
     scaled = X / np.sqrt(precision)
     root = np.sqrt(curvature)
@@ -165,12 +166,12 @@ def _expand_dual(X, curvature, precision, third):
 
     half = solve_triangular(lower, root[:, None] * kernel, lower=True)
     inner = kernel - half.T @ half
-    # The intercept, which has no penalty, is bordered to it.
-    reach = 1 - inner @ curvature
-    left = curvature @ reach
+    # The intercept, which has no penalty, is bordered to it; nothing is where there is none.
+    reach = (1 - inner @ curvature) * fit_intercept
+    left = curvature @ reach if fit_intercept else 1.0
     covariance = inner + np.outer(reach, reach) / left
     spread = solve_triangular(lower, root[:, None] * scaled, lower=True)
-    cross = held(curvature)
+    cross = held(curvature) * fit_intercept
     variance = (1 - (spread**2).sum(0) + cross**2 / left) / precision
     log_det = 2 * np.log(np.diag(lower)).sum() + np.log(precision[np.isfinite(precision)]).sum() + np.log(left)
     slope = third * np.diag(covariance)

@@ -27,6 +27,7 @@ from bayesglm._propriety import (
 from bayesglm._warn import warn_user
 from bayesglm._working_set import find_sparse_modes
 from bayesglm.links import IDENTITY
+from bayesglm.priors import bound
 
 __all__ = ["Fitted", "Setup", "fit_path", "make_problems", "warn_of_fit"]
 
@@ -52,6 +53,7 @@ class Setup(NamedTuple):
     layout: Layout
     free: np.ndarray  # (p, outputs) bool: coefficients that are not held at zero
     outputs: Outputs
+    positive: np.ndarray | None = None  # (p, outputs) bool: coefficients that may not be negative; None: all may be
 
 
 class Effort(NamedTuple):
@@ -94,7 +96,7 @@ class Fitted:
         edf = per_output(self.batches, [mode.edf for mode in self.modes])
         # Of the intercepts of classes, one is given by the others.
         n_classes = self.spec.outputs.n_classes
-        return edf.reshape(-1, n_classes).sum(1) - (n_classes > 1)
+        return edf.reshape(-1, n_classes).sum(1) - (n_classes > 1 and self.spec.form.fit_intercept)
 
     @property
     def total(self):
@@ -124,7 +126,7 @@ class Fitted:
     @cached_property
     def flat(self):
         """Which free coefficients have no prior, shape (p, outputs)."""
-        return np.asarray(self.spec.form.prior.is_flat(self.spec.strength)) & self.spec.free
+        return self.spec.flat & self.spec.free
 
     def fault(self, response, *, with_intercept):
         """Why a response has no mode or no proper posterior: a Fault, or None."""
@@ -134,13 +136,18 @@ class Fitted:
         X, y, weight, offset = self.data
         y, flat = y[:, output], self.flat[:, output]
         family, link = self.spec.form.family, self.spec.form.link
+        with_intercept = with_intercept and self.spec.form.fit_intercept
         # Under the identity link, the boundary of the mean's domain is not infinitely far away.
         fault = boundary_fault(y, weight, family) if with_intercept and link != IDENTITY else None
         if fault is not None or not flat.any():
             return fault
+        bounded = np.zeros_like(flat) if self.spec.positive is None else self.spec.positive[:, output] & flat
+        settings = {"with_intercept": with_intercept, "bounded": bounded}
         eta = offset[:, output] + self.intercept[output] + X @ self.coef[:, output]
-        return (None if self.determined else rank_fault(X, weight, flat, with_intercept=with_intercept)) or (
-            separation_fault(X, y, weight, eta, flat, family, self.tol, with_intercept=with_intercept)
+        # Whether the Hessian is regular says nothing of coefficients that a bound holds at zero.
+        determined = self.determined and not bounded.any()
+        return (None if determined else rank_fault(X, weight, flat, **settings)) or (
+            separation_fault(X, y, weight, eta, flat, family, self.tol, **settings)
         )
 
     def _fault_of_classes(self, response, *, with_intercept):
@@ -148,11 +155,13 @@ class Fitted:
         classes = self.spec.outputs.classes
         mine = slice(response * len(classes), (response + 1) * len(classes))
         flat = self.flat[:, mine].any(1)
+        with_intercept = with_intercept and self.spec.form.fit_intercept
         fault = missing_class_fault(y[:, mine], weight, classes) if with_intercept else None
         if fault is not None or not flat.any():
             return fault
         eta = offset[:, mine] + self.intercept[mine] + X @ self.coef[:, mine]
-        return (None if self.determined else rank_fault(X, weight, flat, with_intercept=with_intercept)) or (
+        settings = {"with_intercept": with_intercept, "bounded": np.zeros_like(flat)}
+        return (None if self.determined else rank_fault(X, weight, flat, **settings)) or (
             class_separation_fault(X, y[:, mine], weight, eta, flat, self.tol, with_intercept=with_intercept)
         )
 
@@ -197,6 +206,7 @@ def fit_path(setup, strengths, *, for_sampling=False, start=None, rough=False):
 
 def make_problems(setup, strength):
     """Batches of a Setup at a strength."""
+    strength = bound(strength, setup.positive)
     free = against_last(np.asarray(setup.parts.prior.is_flat(strength)), setup.free, setup.outputs)
     batches = make_batches(setup.data, strength, free, n_classes=setup.outputs.n_classes)
     if setup.outputs.classes is not None and batches[-1].outputs.shape[1] > setup.outputs.n_classes:
@@ -279,7 +289,7 @@ def _find_modes(X, data, batch, scale, start, parts, effort):
     """Modes of a batch."""
     (n_samples, n_features), dtype = X.shape, data.X.dtype
     tol = _tolerance(parts, dtype)
-    static = {"family": type(parts.family), "link": parts.link}
+    static = {"family": type(parts.family), "link": parts.link, "fit_intercept": parts.fit_intercept}
     if start is None:
         shape = batch.outputs.shape
         start = np.zeros((shape[0], n_features, shape[1]), dtype), np.full(shape, np.nan, dtype)
@@ -323,10 +333,13 @@ def _of_smallest_norm(modes, data, batch, parts):
     """Among the optima of collinear features without a penalty, take the one of smallest norm."""
     coef, intercept = modes.coef + 0.0, modes.intercept.copy()  # + 0.0 turns -0.0 into 0.0
     for b in np.flatnonzero(_singular(modes, data.X.dtype)):
-        is_flat = np.asarray(parts.prior.is_flat(jax.tree.map(lambda leaf: leaf[b], batch.strength)))  # noqa: B023
+        strength = jax.tree.map(lambda leaf: leaf[b], batch.strength)  # noqa: B023
+        is_flat = np.asarray(parts.prior.is_flat(strength))
+        if parts.prior.has_bounds:
+            is_flat = is_flat & ~strength.bounded
         for output, flat in enumerate((is_flat & batch.free[b]).T):
             if flat.any():
-                mean = data.weight @ data.X[:, flat] / data.weight.sum()
+                mean = data.weight @ data.X[:, flat] / data.weight.sum() * parts.fit_intercept
                 seen = row_space((data.X[:, flat] - mean)[data.weight > 0])
                 surplus = coef[b, flat, output] - seen @ (seen.T @ coef[b, flat, output])
                 coef[b, flat, output] -= surplus
@@ -397,6 +410,7 @@ def _make_spec(setup, strength, batches, scales):
             samples_scale=not fixed,
             conditional_prior=parts.conditional_prior and not fixed and not family.scale_shapes_mean,
             n_classes=setup.outputs.n_classes,
+            fit_intercept=parts.fit_intercept,
         ),
         layout=setup.layout,
         outputs=setup.outputs,
@@ -409,6 +423,7 @@ def _make_spec(setup, strength, batches, scales):
         y_spread=spread,
         intercept_prior=parts.intercept_prior,
         scale_prior=family.scale if is_distribution(family.scale) else None,
+        positive=setup.positive,
     )
 
 

@@ -16,7 +16,7 @@ class Terms:
     right: Any
 
     def design(self, data):
-        """A dict of one data frame per term. The intercept, which every model has, is none of them."""
+        """A dict of one data frame per term. The intercept, which is the model's, is none of them."""
         matrix = _evaluate(self.right, data)
         slices = {str(term): columns for term, columns in self.right.term_slices.items()}
         leaves = {term: matrix.iloc[:, columns] for term, columns in slices.items() if term != INTERCEPT}

@@ -29,6 +29,10 @@ __all__ = ["COMPILE_QUICKLY", "Frame", "coordinates", "free_coordinates", "recen
 
 # Steps towards the mass of a posterior with kinks.
 SETTLING_STEPS = 8
+# Standard deviations from zero up to which coefficients that may not be negative count as near their bound.
+NEAR = 2.5
+# Share of its curvature that a coefficient which may not be negative is sure to have on its own.
+JITTER = 1e-6
 # How far from the fit's log(scale) its mode is looked for, and bisections.
 SCALE_REACH, HALVINGS = 3.0, 24
 # How far from where it is the logarithm of a strength is looked at, and at how many points.
@@ -72,7 +76,7 @@ def whiten(X, weight, target, priors, form):
     if priors.intercept is not None:
         find = _intercepts_of_classes if joint else _intercept_with_prior
         center_intercept, prior_curvature = find(X, weight, target, priors.intercept, loss, phi)
-    feature_mean, square = moments(X, weight / total)
+    feature_mean, square = moments(X, weight / total, centered=form.fit_intercept)
     X = jnp.where(square > 0, X - feature_mean, 0.0)
     eta = target.offset + center_intercept + feature_mean @ target.coef + X @ target.coef
     share = weight[:, None] / phi
@@ -84,6 +88,8 @@ def whiten(X, weight, target, priors, form):
         hessian = jnp.stack([hessian_with_intercept(X, column) for column in curvature.T])
     gradient = jnp.concatenate([jnp.sum(slope, 0)[None], X.T @ slope]).T
     sd = _rough_sd(hessian, target, form)
+    if form.prior.has_bounds:
+        hessian, gradient = _with_bounds(hessian, gradient, target)
     # The prior is on the intercept of the features as they came, intercept - feature_mean @ coef; at its mode, its
     # slope is that of the likelihood.
     direction = jnp.concatenate([jnp.ones(1, X.dtype), -feature_mean])
@@ -94,6 +100,8 @@ def whiten(X, weight, target, priors, form):
     if not form.prior.smooth:
         coef, shift = _settle(hessian, gradient, target, sd, form)
     bend = target.k * form.prior.curvature(coef, target.strength, sd)
+    if form.prior.has_bounds:
+        hessian, coef = _without_sides(hessian, bend, coef, target)
     factor = jax.vmap(_inverse_factor)(_with_bend(hessian, bend, target))
     free = free_coordinates(target).reshape(factor.shape[:2])
     factor = jnp.where(free[:, :, None] & free[:, None], factor, 0.0)
@@ -236,6 +244,36 @@ def _settle(hessian, gradient, target, sd, form):
 
     settled = jax.lax.fori_loop(0, SETTLING_STEPS, step, mode)
     return settled[:, 1:].T, settled[:, 0]
+
+
+def _with_bounds(hessian, gradient, target):
+    """Hessian and gradient of -log likelihood (m, 1 + p, ...) where coefficients that are folded have their mass.
+
+    One that its bound holds at zero has a likelihood there that falls with its absolute value, at a slope g: a kink. Of
+    a double exponential density of rate g the precision is g^2 / 2.
+    """
+    held = target.strength.bounded & (target.coef == 0) & target.free
+    slope = jnp.where(held, jnp.maximum(gradient[:, 1:].T, 0.0), 0.0)
+    rows = jnp.arange(1, hessian.shape[1])
+    # Features that are collinear, and held by the bounds alone.
+    jitter = jnp.where(target.strength.bounded, JITTER, 0.0).T * hessian[:, rows, rows]
+    return hessian.at[:, rows, rows].add(slope.T**2 / 2 + jitter), gradient.at[:, 1:].add(-slope.T)
+
+
+def _without_sides(hessian, bend, coef, target):
+    """Hessian and coefficients where those near their bounds are as often negative as not, before they are folded.
+
+    They are then zero on average and correlated with nothing.
+    """
+    whole = _with_bend(hessian, bend, target)
+    sd = jnp.sqrt(jnp.sum(jax.vmap(_inverse_factor)(whole) ** 2, -1))[:, 1:].T
+    near = target.strength.bounded & target.free & (coef < NEAR * sd)
+    apart = jnp.concatenate([jnp.zeros((1, near.shape[1]), bool), near]).T
+    hessian = jnp.where(apart[:, :, None] | apart[:, None], 0.0, hessian)
+    rows = jnp.arange(1, hessian.shape[1])
+    precision = 1 / (1 / whole[:, rows, rows].T + coef**2) - bend
+    hessian = hessian.at[:, rows, rows].add(jnp.where(near, precision, 0.0).T)
+    return hessian, jnp.where(near, 0.0, coef)
 
 
 def _mixture_frame(target, bend, form):

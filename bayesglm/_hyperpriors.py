@@ -125,18 +125,19 @@ def _learn(setup, mine, k):
     """
     data, parts = setup.data, setup.parts
     share = data.weight / data.weight.sum()
-    variance = share @ (data.X - share @ data.X) ** 2
+    # Without an intercept the coefficients make the level of y, too.
+    variance = share @ (data.X - share @ data.X * parts.fit_intercept) ** 2
     outputs = mine.any(0)
     part = np.sqrt((variance[:, None] * mine).sum(0)[outputs].mean())
-    scale = _spread_of_y(data, parts.link)[outputs].mean() / (part if part > 0 else 1.0)
+    scale = _spread_of_y(data, parts.link, parts.fit_intercept)[outputs].mean() / (part if part > 0 else 1.0)
     rate = k[outputs].mean()
     # The scale of the prior is 1 / sqrt(k s) for Ridge, 1 / (k s) otherwise.
     power, unit = (-2.0, np.sqrt(rate)) if parts.prior.smooth else (-1.0, rate)
     return dist.TransformedDistribution(dist.HalfNormal(float(scale * unit)), dist.transforms.PowerTransform(power))
 
 
-def _spread_of_y(data, link):
-    """Standard deviation of y in units of the linear predictor, shape (outputs,)."""
+def _spread_of_y(data, link, fit_intercept):
+    """Standard deviation of y in units of the linear predictor, (outputs,); without an intercept, around 0 there."""
     share = data.weight / data.weight.sum()
     mean = share @ data.y
     spread = np.sqrt(share @ (data.y - mean) ** 2)
@@ -144,7 +145,8 @@ def _spread_of_y(data, link):
         eta = jnp.asarray(link.predictor(jnp.asarray(mean, float)))
         slope = np.abs(np.asarray(jax.vmap(jax.grad(link.inverse))(eta)))
     usable = np.isfinite(slope) & (slope > 0) & (spread > 0)
-    return np.where(usable, spread / np.where(usable, slope, 1.0), 1.0)
+    spread = np.where(usable, spread / np.where(usable, slope, 1.0), 1.0)
+    return spread if fit_intercept else np.hypot(spread, np.where(usable, eta, 0.0))
 
 
 def _median(prior):

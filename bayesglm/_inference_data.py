@@ -97,8 +97,9 @@ def read_posterior(tree, spec):
         return array.reshape(*array.shape[: array.ndim - len(output)], spec.outputs.count)
 
     coef = np.concatenate([values(f"coef{suffix}", feature) for suffix, feature, _ in _leaves(spec)], axis=2)
-    intercept = values("intercept")
-    scale = values("dispersion") if spec.form.samples_scale else np.broadcast_to(spec.scale, intercept.shape)
+    outputs = (*coef.shape[:2], coef.shape[-1])
+    intercept = values("intercept") if spec.form.fit_intercept else np.zeros(outputs, coef.dtype)
+    scale = values("dispersion") if spec.form.samples_scale else np.broadcast_to(spec.scale, outputs)
     labels = {name: np.atleast_1d(group[name].values) for name in ("chain", "draw")}
     return Posterior(np.where(spec.free, coef, 0.0), intercept, scale), labels
 
@@ -126,7 +127,7 @@ def _tree(groups, spec, obs, labels=None):
 
 def _parameters(draws, spec):
     """Variables of a Posterior; coefficients that a mask holds at zero are not part of the model: NaN."""
-    variables = {"intercept": _visible(draws.intercept, spec)}
+    variables = {"intercept": _visible(draws.intercept, spec)} if spec.form.fit_intercept else {}
     coef = draws.coef if spec.free.all() else np.where(spec.free, draws.coef, np.nan)
     for suffix, _, rows in _leaves(spec):
         variables[f"coef{suffix}"] = _visible(coef[..., rows, :], spec)

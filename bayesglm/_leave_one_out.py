@@ -38,31 +38,33 @@ def leave_out(fitted):
     coef = fitted.coef.astype(np.float64)
     eta = offset + fitted.intercept + X @ coef
     moved = np.array(eta)
-    prior = spec.form.prior
+    prior, fit_intercept = spec.form.prior, spec.form.fit_intercept
     with jax.enable_x64(True):
         for batch in fitted.batches:
             for b, outputs in enumerate(batch.outputs):
                 strength = jax.tree.map(lambda leaf: leaf[b], batch.strength)  # noqa: B023
                 slope, curvature = loss_slopes(y[:, outputs], eta[:, outputs], weight, spec.form, spec.scale[outputs])
                 step = _smooth_steps if prior.smooth else _kinked_steps
-                moved[:, outputs] += step(X, weight, slope, curvature, strength, coef[:, outputs], batch.free[b], prior)
+                moved[:, outputs] += step(
+                    X, weight, slope, curvature, strength, coef[:, outputs], batch.free[b], prior, fit_intercept
+                )
     return moved
 
 
-def _smooth_steps(X, weight, slope, curvature, strength, coef, free, prior):
+def _smooth_steps(X, weight, slope, curvature, strength, coef, free, prior, fit_intercept):
     """What leaving each sample out adds to its linear predictor, shape (n, m)."""
     one = np.minimum(weight, 1.0)[:, None]
     weighted = weight.reshape(-1, *(1,) * (curvature.ndim - 1)) * curvature
-    reach = expand(X, weighted, strength, coef, free, weight.sum(), prior).covariance
+    reach = expand(X, weighted, strength, coef, free, weight.sum(), prior, fit_intercept).covariance
     if curvature.ndim == 2:
         return reach[:, :, 0] * one * slope / (1 - reach[:, :, 0] * one * curvature)
     left = np.eye(slope.shape[1]) - reach @ (one[:, :, None] * curvature)
     return np.linalg.solve(left, reach @ (one * slope)[:, :, None])[:, :, 0]
 
 
-def _kinked_steps(X, weight, slope, curvature, strength, coef, free, prior):
+def _kinked_steps(X, weight, slope, curvature, strength, coef, free, prior, fit_intercept):
     """What leaving each sample out adds to its linear predictor, shape (n, m)."""
-    mean = weight @ X / weight.sum()
+    mean = weight @ X / weight.sum() * fit_intercept
     square = weight @ (X - mean) ** 2
     whole = prior.times(strength, weight.sum())
     # The intercepts' conditions hold at the mode, so the slopes may be taken with features that are centered or not.
@@ -70,7 +72,8 @@ def _kinked_steps(X, weight, slope, curvature, strength, coef, free, prior):
     rms = np.sqrt((weight[:, None] * slope**2).sum())
     total = weight @ own_curvature(curvature)
     largest = np.abs(slope).max() * np.abs(X - mean).max(0)[:, None]
-    near = np.asarray(optimality(coef, grad + np.sign(grad) * MARGIN * largest, whole, square, rms, total, prior)) > 0
+    far = grad + np.asarray(prior.outward(grad, whole)) * MARGIN * largest
+    near = np.asarray(optimality(coef, far, whole, square, rms, total, prior)) > 0
     rows = np.flatnonzero((free & (near | (coef != 0))).any(1) & (square > 0))
     width = SMALLEST_WIDTH
     while width < len(rows):
@@ -81,15 +84,16 @@ def _kinked_steps(X, weight, slope, curvature, strength, coef, free, prior):
     features = np.where(counts[:, None], (X[:, padded] - mean[padded]).T, 0.0)
     arguments = features, weight, slope, curvature, prior.rows(whole, padded)
     start, moves = np.where(counts[:, None], coef[padded], 0.0), free[padded] & counts[:, None]
-    return np.asarray(_steps(*arguments, start, moves, len(rows), prior=prior))
+    return np.asarray(_steps(*arguments, start, moves, len(rows), prior=prior, fit_intercept=fit_intercept))
 
 
-@partial(jax.jit, static_argnames="prior")
-def _steps(X, weight, slope, curvature, strength, coef, free, count, *, prior):
+@partial(jax.jit, static_argnames=("prior", "fit_intercept"))
+def _steps(X, weight, slope, curvature, strength, coef, free, count, *, prior, fit_intercept):
     """Steps from the first `count` of centered features (p, n), one sample after the other."""
     one = jnp.minimum(weight, 1.0)
     joint = curvature.ndim == 3
-    everything = profiled_hessian(X, weight.reshape(-1, *(1,) * (curvature.ndim - 1)) * curvature, free, count)
+    weighted = weight.reshape(-1, *(1,) * (curvature.ndim - 1)) * curvature
+    everything = profiled_hessian(X, weighted, free, count, fit_intercept=fit_intercept)
     # With the intercepts again, so that samples can be taken out.
     gram = everything.gram + _profile(everything)
     grad = jnp.where(free, X @ (weight[:, None] * slope), 0.0)
@@ -106,12 +110,12 @@ def _steps(X, weight, slope, curvature, strength, coef, free, count, *, prior):
             taken = (row[:, :, None, None] * curvature[:, None] * row).reshape(len(own), -1)
         else:
             own, taken = row * curvature, jnp.einsum("jo,ko->ojk", row, row * curvature)
-        rest = Hessian(None, everything.cross - own, everything.total - curvature, None)
+        rest = Hessian(None, (everything.cross - own) * fit_intercept, everything.total - curvature, None)
         left = gram - taken - _profile(rest)
         profiled = grad - row * slope + rest.by_coef(rest.inner(slope))
         target = composite_step(left, profiled, coef, strength, free, scale, GOAL, count, prior)
         move = target - coef
-        return x @ move + rest.inner(slope - rest.by_intercept(move))
+        return x @ move + rest.inner(slope - rest.by_intercept(move)) * fit_intercept
 
     return jax.lax.map(without, (X.T, one, slope, curvature))
 

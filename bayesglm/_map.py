@@ -32,8 +32,9 @@ class Mode(NamedTuple):
 
 
 def _find_modes(
-    X, weight, y, offset, strength, free, scale, start, tol, max_iter, *, family, link, prior, n_paths, rough
-):
+    X, weight, y, offset, strength, free, scale, start, tol, max_iter, *,
+    family, link, prior, n_paths, rough, fit_intercept,
+):  # fmt: skip
     """Penalized fits of a batch of problems.
 
     Problems b, b + n_paths, b + 2 n_paths ... differ in their strengths alone and are solved one after the other, each
@@ -60,13 +61,15 @@ def _find_modes(
     n_paths : int
     rough : bool
         Whether effective degrees of freedom may be those shortly before the mode.
+    fit_intercept : bool
+        Whether there is an intercept; otherwise it is 0, and features are not centered.
 
     Returns
     -------
     Mode
     """
     share = weight / jnp.sum(weight)
-    center, square = moments(X, share)
+    center, square = moments(X, share, centered=fit_intercept)
     features = jnp.where(square[:, None] > 0, (X - center).T, 0.0)
 
     def solve(before, problem):
@@ -79,7 +82,7 @@ def _find_modes(
         solution = minimize(
             features, square, len(square), y, share, offset, strength, free, (coef, intercept), exact_gram=not rough,
             joint=family.joint, loss=partial(family.nll, link=link, scale=scale), mean=link.inverse, prior=prior,
-            tol=tol, max_iter=max_iter, hessian=hessian,
+            tol=tol, max_iter=max_iter, fit_intercept=fit_intercept, hessian=hessian,
         )  # fmt: skip
         coef = solution.coef
         trace, pivot = trace_of_hat(solution.hessian.gram, coef, strength, free, prior)
@@ -90,7 +93,7 @@ def _find_modes(
             n_iter=solution.n_iter,
             converged=solution.converged,
             pivot=pivot,
-            edf=1 + trace,
+            edf=fit_intercept + trace,
             pearson=pearson(y, solution.eta, weight, scale, family, link),
         )
         return (coef, solution.intercept, solution.hessian), mode
@@ -98,7 +101,7 @@ def _find_modes(
     def solve_path(problems):
         y, offset, _, free, _, (coef, _) = jax.tree.map(lambda leaf: leaf[0], problems)
         blank = blank_hessian(len(square), y.shape, X.dtype, joint=family.joint)
-        begin = jnp.zeros_like(coef), start_of_intercept(y, offset, share, link), blank
+        begin = jnp.zeros_like(coef), start_of_intercept(y, offset, share, link, fit_intercept), blank
         return jax.lax.scan(solve, begin, problems)[1]
 
     problems = jax.tree.map(
@@ -119,8 +122,9 @@ def pearson(y, eta, weight, scale, family, link):
 
 
 def _find_smooth_modes(
-    X, weight, y, offset, strength, free, scale, start, tol, max_iter, *, family, link, dual, alike, n_paths, trace
-):
+    X, weight, y, offset, strength, free, scale, start, tol, max_iter, *,
+    family, link, dual, alike, n_paths, trace, fit_intercept,
+):  # fmt: skip
     """Penalized fits of a batch of problems of one output each, under a smooth penalty.
 
     Parameters are those of `find_modes`, and four more.
@@ -145,11 +149,11 @@ def _find_smooth_modes(
     share = weight / jnp.sum(weight)
     y, offset = y[:, :, 0].T, offset[:, :, 0].T
     strength, free, coef, intercept = strength[:, :, 0].T, free[:, :, 0].T, start[0][:, :, 0].T, start[1][:, 0]
-    intercept = jnp.where(jnp.isnan(intercept), start_of_intercept(y, offset, share, link), intercept)
+    intercept = jnp.where(jnp.isnan(intercept), start_of_intercept(y, offset, share, link, fit_intercept), intercept)
     solution = minimize_smooth(
         X, y, share, offset, strength, free, (coef, intercept),
         loss=partial(family.nll, link=link, scale=scale), mean=link.inverse, tol=tol, max_iter=max_iter,
-        dual=dual, alike=alike, n_paths=n_paths, trace=trace,
+        dual=dual, alike=alike, n_paths=n_paths, trace=trace, fit_intercept=fit_intercept,
     )  # fmt: skip
     eta = offset + solution.intercept + X @ solution.coef
     return Mode(
@@ -159,13 +163,15 @@ def _find_smooth_modes(
         n_iter=solution.n_iter,
         converged=solution.converged,
         pivot=solution.pivot,
-        edf=1 + solution.trace[:, None],
+        edf=fit_intercept + solution.trace[:, None],
         pearson=pearson(y, eta, weight, scale, family, link)[:, None],
     )
 
 
-def start_of_intercept(y, offset, share, link):
+def start_of_intercept(y, offset, share, link, fit_intercept):
     """Intercept of the model without features, roughly; finite also where y sits on a boundary."""
+    if not fit_intercept:
+        return jnp.zeros(y.shape[1], y.dtype)
     mean = share @ y
     exact = link.predictor(mean)
     inside = link.predictor((mean * len(y) + 0.5) / (len(y) + 1))
@@ -181,8 +187,10 @@ def _two_ways(function, *static):
     }
 
 
-find_modes = _two_ways(_find_modes, "family", "link", "prior", "n_paths", "rough")
-find_smooth_modes = _two_ways(_find_smooth_modes, "family", "link", "dual", "alike", "n_paths", "trace")
+find_modes = _two_ways(_find_modes, "family", "link", "prior", "n_paths", "rough", "fit_intercept")
+find_smooth_modes = _two_ways(
+    _find_smooth_modes, "family", "link", "dual", "alike", "n_paths", "trace", "fit_intercept"
+)
 
 
 @partial(jax.jit, static_argnames=("family", "link"))

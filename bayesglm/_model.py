@@ -13,6 +13,7 @@ from bayesglm._numpyro import dist, numpyro
 from bayesglm._posterior import Form, Priors
 from bayesglm._problem import Outputs, against_last, balanced, is_grouped, shared_shifts
 from bayesglm._targets import read_labels
+from bayesglm.priors import bound
 
 __all__ = ["Hyper", "Spec", "glm_model", "read_traced", "rates"]
 
@@ -53,6 +54,8 @@ class Spec:
     intercept_prior, scale_prior : NumPyro distribution or None
     hyper : Hyper or None
         Random strengths; `strength` is the one of the fit.
+    positive : numpy.ndarray of bool, shape (p, outputs), or None
+        Coefficients that may not be negative; None if the prior knows no bounds.
     """
 
     form: Form
@@ -68,6 +71,7 @@ class Spec:
     intercept_prior: Any
     scale_prior: Any
     hyper: Hyper | None = None
+    positive: np.ndarray | None = None
 
     @property
     def population(self):
@@ -77,7 +81,7 @@ class Spec:
     @property
     def shared_shifts(self):
         """Features (p, responses) in which only differences between classes mean something."""
-        return shared_shifts(np.asarray(self.form.prior.is_flat(self.strength)), self.free, self.outputs)
+        return shared_shifts(self.flat, self.free, self.outputs)
 
     @property
     def priors(self):
@@ -93,10 +97,16 @@ class Spec:
             index[block] = number
         return index
 
+    @property
+    def flat(self):
+        """Coefficients whose prior is flat, shape (p, outputs)."""
+        return np.asarray(self.form.prior.is_flat(bound(self.strength, self.positive)))
+
     def without_prior(self):
         """What has a flat prior, in words with what would give it one; empty if nothing has."""
-        flat = np.asarray(self.form.prior.is_flat(self.strength)) & self.free
-        parts = [] if self.intercept_prior is not None else ["the intercept (give an intercept_prior)"]
+        flat = self.flat & self.free
+        no_flat = self.intercept_prior is not None or not self.form.fit_intercept
+        parts = [] if no_flat else ["the intercept (give an intercept_prior)"]
         for index, rows in enumerate(self.layout.slices):
             if flat[rows].any():
                 label = self.layout.leaf_label(index)
@@ -111,6 +121,16 @@ def rates(spec, strength, k):
     ----------
     k : (outputs,)
     """
+    strength, k = _rates(spec, strength, k)
+    return bound(strength, _positive(spec)), k
+
+
+def _positive(spec):
+    """Coefficients that may not be negative, as `rates`."""
+    return spec.positive if spec.population or spec.positive is None else spec.positive[:, 0]
+
+
+def _rates(spec, strength, k):
     if is_grouped(strength):
         size, groups = strength
         output = np.zeros(len(size), int)
@@ -125,9 +145,9 @@ def rates(spec, strength, k):
 def glm_model(spec, X, y, weight, offset):
     """NumPyro model of y given the matrix X (n, p); returns the linear predictor.
 
-    Sample sites: ``coef`` (all leaves one below the other; with a mask ``coef_free``), ``intercept``,
-    ``dispersion`` where it is sampled, those of random strengths, ``y``. For a container X each leaf's coefficients are
-    also deterministic sites ``coef.<leaf>``.
+    Sample sites: ``coef`` (all leaves one below the other; with a mask ``coef_free``), ``intercept`` and
+    ``dispersion`` where they are sampled, those of random strengths, ``y``. For a container X each leaf's coefficients
+    are also deterministic sites ``coef.<leaf>``.
     """
     n_outputs = len(spec.k)
     shape = (n_outputs,) if spec.population else ()
@@ -136,12 +156,13 @@ def glm_model(spec, X, y, weight, offset):
     if not spec.layout.is_array:
         for name, rows in zip(spec.layout.names, spec.layout.slices, strict=True):
             numpyro.deterministic(f"coef.{name}", coef[rows])
-    prior = dist.Normal(0.0, 1.0).mask(False) if spec.intercept_prior is None else spec.intercept_prior
-    if spec.outputs.classes is not None and spec.intercept_prior is None:
-        intercept = _sample_flat_intercepts(prior, spec.outputs)
-    else:
-        intercept = numpyro.sample("intercept", prior.expand(shape).to_event(len(shape)))
-    eta = offset + intercept + X @ coef
+    eta = offset + X @ coef
+    if spec.form.fit_intercept:
+        prior = dist.Normal(0.0, 1.0).mask(False) if spec.intercept_prior is None else spec.intercept_prior
+        if spec.outputs.classes is not None and spec.intercept_prior is None:
+            eta = eta + _sample_flat_intercepts(prior, spec.outputs)
+        else:
+            eta = eta + numpyro.sample("intercept", prior.expand(shape).to_event(len(shape)))
     keep = weight > 0
     scale = jnp.where(keep, weight, 1.0)
     n_responses, several = spec.outputs.n_responses, spec.outputs.several
@@ -177,14 +198,15 @@ def _sample_coef(spec, scale):
     k = spec.k
     if spec.form.conditional_prior:
         k = jnp.broadcast_to(spec.total / spec.form.family.phi(scale), k.shape)
-    strength, k = rates(spec, _sample_strength(spec), k)
-    moves = against_last(np.asarray(spec.form.prior.is_flat(spec.strength)), spec.free, spec.outputs)
+    strength, k = _rates(spec, _sample_strength(spec), k)
+    moves = against_last(spec.flat, spec.free, spec.outputs)
     if moves.all():
-        return numpyro.sample("coef", spec.form.prior.distribution(strength, k))
+        return numpyro.sample("coef", spec.form.prior.distribution(bound(strength, _positive(spec)), k))
     if is_grouped(spec.strength):
         strength = strength[0], strength[1][moves]
     else:
         strength, k = jax.tree.map(lambda leaf: leaf[moves], (strength, jnp.broadcast_to(k, moves.shape)))
+    strength = bound(strength, None if spec.positive is None else spec.positive[moves])
     free = numpyro.sample("coef_free", spec.form.prior.distribution(strength, k))
     coef = jnp.zeros(moves.shape, free.dtype).at[np.nonzero(moves)].set(free)
     return numpyro.deterministic("coef", balanced(coef, spec.outputs, spec.shared_shifts))

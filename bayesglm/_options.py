@@ -53,6 +53,7 @@ class Parts(NamedTuple):
     conditional_prior: bool
     tol: float | None
     max_iter: int
+    fit_intercept: bool = True
 
 
 def resolve(
@@ -63,6 +64,8 @@ def resolve(
     solver_kwargs,
     intercept_prior,
     dispersion_prior,
+    fit_intercept=True,
+    positive=False,
     families=None,
 ):
     """Turn the constructor's arguments into objects.
@@ -81,6 +84,8 @@ def resolve(
     family = _from_name(observation_model, families or FAMILIES, "observation_model")
     link = _resolve_link(inverse_link_function, family)
     prior = _from_name("UnRegularized" if regularizer is None else regularizer, REGULARIZERS, "regularizer")
+    if _is_somewhere_true(positive):
+        prior = priors.nonnegative(prior)
     if solver_name is not None and not (isinstance(solver_name, str) and solver_name in SOLVERS):
         raise ValueError(f"solver_name must be None or one of {SOLVERS}; got {solver_name!r}.")
     if solver_name == "Newton" and not prior.smooth:
@@ -89,9 +94,17 @@ def resolve(
         check_prior(intercept_prior, dist.constraints.real, "the real numbers", "intercept_prior")
     if not isinstance(dispersion_prior, str) or dispersion_prior not in DISPERSION_PRIORS:
         raise ValueError(f"dispersion_prior must be one of {DISPERSION_PRIORS}; got {dispersion_prior!r}.")
+    if not isinstance(fit_intercept, bool | np.bool_):
+        raise ValueError(f"fit_intercept must be True or False; got {fit_intercept!r}.")
+    if intercept_prior is not None and not fit_intercept:
+        raise ValueError(
+            "intercept_prior must be None where fit_intercept is False: there is no intercept then; got "
+            f"{type(intercept_prior).__name__}."
+        )
     conditional = dispersion_prior == "conditional"
     family = _with_plain_scale(family)
-    return Parts(family, link, prior, intercept_prior, conditional, *_read_solver_kwargs(solver_kwargs))
+    tol, max_iter = _read_solver_kwargs(solver_kwargs)
+    return Parts(family, link, prior, intercept_prior, conditional, tol, max_iter, bool(fit_intercept))
 
 
 def check_run_options(method, parametrization, counts, seed, target_accept_prob):
@@ -132,8 +145,9 @@ def check_method(method, parts):
     )
     if method == "exact" and not conjugate:
         raise ValueError(
-            "method 'exact' needs Gaussian observations with the identity link, Ridge or no regularizer, and a flat or "
-            "Normal intercept_prior (flat where dispersion_prior is 'conditional'); use method='auto'."
+            "method 'exact' needs Gaussian observations with the identity link, Ridge or no regularizer, "
+            "coefficients of any sign, and a flat or Normal intercept_prior (flat where dispersion_prior is "
+            "'conditional'); use method='auto'."
         )
 
 
@@ -186,6 +200,11 @@ def _from_name(value, known, argument):
         return value
     example = next(iter(known.values())).__name__
     raise ValueError(f"{argument} must be one of {list(known)} or an instance such as {example}(); got {value!r}.")
+
+
+def _is_somewhere_true(positive):
+    """Whether some coefficient may not be negative; what does not make sense is for `read_positive` to refuse."""
+    return any(bool(np.asarray(leaf, object).astype(bool).any()) for leaf in jax.tree.leaves(positive))
 
 
 def _resolve_link(link, family):

@@ -88,12 +88,14 @@ def blocks(X, carry, visit, *rows, lanes=1):
     return jax.lax.fori_loop(0, -(-n // size), step, carry)
 
 
-def moments(X, share, slope=None):
+def moments(X, share, slope=None, *, centered=True):
     """Weighted mean (p,) of each feature, and its mean square around that; 0 for constant features.
+
+    Where there is no intercept, features are not `centered`: the mean is taken to be 0.
 
     Given `slope` (n, m), also the products (p, m) of the centered features with it, from the same pass.
     """
-    guess = X[jnp.argmax(share)]
+    guess = X[jnp.argmax(share)] if centered else jnp.zeros(X.shape[1], X.dtype)
     slope = jnp.zeros((len(X), 0), X.dtype) if slope is None else slope
 
     def visit(carry, block, rows, fresh):
@@ -105,6 +107,7 @@ def moments(X, share, slope=None):
     zero = jnp.zeros(X.shape[1], X.dtype)
     start = zero, zero, jnp.zeros((slope.shape[1], len(zero)), X.dtype)
     first, second, products = blocks(X, start, visit, share, slope)
+    first = first if centered else guess
     mean = guess + first
     square = jnp.maximum(second - first**2, 0.0)
     noise = 64 * jnp.finfo(X.dtype).eps

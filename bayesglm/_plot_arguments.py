@@ -122,7 +122,7 @@ def _as_number(strength):
 def own_strength(model, spec, index):
     """The number that a model has as its strength."""
     strength = model.regularizer_strength
-    if spec.form.prior is ElasticNet and type(strength) is tuple:
+    if issubclass(spec.form.prior, ElasticNet) and type(strength) is tuple:
         strength = strength[0]
     number = _as_number(1.0 if strength is None else strength)
     if number is None:

@@ -43,6 +43,7 @@ class Form:
     samples_scale: bool
     conditional_prior: bool  # whether k = total / phi follows the sampled phi
     mixture: bool = False  # whether samplers see priors with kinks as scale mixtures
+    fit_intercept: bool = True  # whether there is an intercept; otherwise it is 0
     n_classes: int = 1  # outputs that are the classes of one response
 
     def by_class(self, array):

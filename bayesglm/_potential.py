@@ -5,6 +5,9 @@ the mixture parametrization a coefficient of a prior with kinks is normal given 
 
 So is that of a normal prior whose strength is random.
 
+A coefficient that may not be negative is the absolute value of one that may be, whose prior is symmetric: the posterior
+is the same, and has no boundary.
+
 As a variance of a prior moves, z is moved and stretched as the posterior of a coefficient on its own would be, were it
 normal: fully where the data leave it to the prior, hardly where the data determine it. So variances, strengths and
 coefficients do not drag each other along.
@@ -83,12 +86,16 @@ def _unpack(u, target, frame, form):
         variance = _variance(score, mixing, k)
         precision = frame.typical / spread(variance / (1 + k * mixing.bend * variance), mixing.index, 1.0)
         precision = jnp.where(form.prior.is_flat(target.strength), 1.0, precision)
-    if precision is None:
+    coef, log_stretch = z, jnp.zeros_like(z)
+    if precision is not None:
+        # What the width of a normal posterior is multiplied with where the precision of its prior is.
+        log_stretch = -0.5 * jnp.log1p(frame.prior_share * (precision - 1))
+        stretch = jnp.exp(log_stretch)
+        coef = stretch * (stretch * frame.anchor + z - frame.anchor)
+    if form.prior.has_bounds:
+        coef = form.prior.fold(coef, target.strength)
+    elif precision is None:
         return _Place(Position(z, moved[:, 0], scale), score, 0.0, target)
-    # What the width of a normal posterior is multiplied with where the precision of its prior is.
-    log_stretch = -0.5 * jnp.log1p(frame.prior_share * (precision - 1))
-    stretch = jnp.exp(log_stretch)
-    coef = stretch * (stretch * frame.anchor + z - frame.anchor)
     # The intercept takes up what the means of the features contribute, so that neither drags the other along.
     intercept = moved[:, 0] - frame.feature_mean @ (coef - z)
     return _Place(Position(coef, intercept, scale, strength), score, jnp.sum(log_stretch), target)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bayesglm._numpyro import dist
+from bayesglm._numpyro import dist, own_dist
 from bayesglm._problem import is_grouped
 
 __all__ = ["summarize_priors"]
@@ -33,7 +33,8 @@ def summarize_priors(matrix, spec):
 
     rows = [row for leaf in range(len(spec.layout.widths)) for row in _rows_of_leaf(leaf, matrix, spec)]
     flat = spec.intercept_prior is None
-    rows.append({"variable": "intercept", "prior": "flat" if flat else describe(spec.intercept_prior)})
+    if spec.form.fit_intercept:
+        rows.append({"variable": "intercept", "prior": "flat" if flat else describe(spec.intercept_prior)})
     table = pd.DataFrame(rows + _rows_of_scale(spec)).set_index("variable")
     text = [column for column in TEXT if column in table]
     table[text] = table[text].astype(object).where(table[text].notna(), "")
@@ -44,6 +45,8 @@ def describe(distribution):
     """A distribution as one would write it: its name and its parameters, to three digits."""
     if isinstance(distribution, dist.MaskedDistribution | dist.ExpandedDistribution | dist.Independent):
         return describe(distribution.base_dist)
+    if isinstance(distribution, own_dist.Folded):
+        return _describe_folded(distribution.base_dist)
     if type(distribution) is dist.TransformedDistribution:
         steps = ", ".join(type(step).__name__ for step in distribution.transforms)
         return f"{describe(distribution.base_dist)} by {steps}"
@@ -54,6 +57,15 @@ def describe(distribution):
         if name != "groups"
     ]
     return f"{type(distribution).__name__}({', '.join(written)})"
+
+
+def _describe_folded(base):
+    """The absolute value of a distribution that is symmetric."""
+    if isinstance(base, dist.MaskedDistribution | dist.Independent):
+        return _describe_folded(base.base_dist)
+    if isinstance(base, dist.Normal):
+        return describe(dist.HalfNormal(base.scale))
+    return describe(dist.Exponential(1 / base.scale)) if isinstance(base, dist.Laplace) else f"abs {describe(base)}"
 
 
 def _digits(number):
@@ -88,6 +100,8 @@ def _rows_of_leaf(leaf, matrix, spec):
 def _facts(spec):
     """What decides the prior of each coefficient: arrays of shape (p, outputs)."""
     k = np.broadcast_to(spec.k, spec.free.shape)
+    if spec.positive is not None:
+        return _facts(replace(spec, positive=None)) | {"positive": spec.positive.astype(float)}
     if spec.hyper is not None:
         index = spec.hyper.index
         if is_grouped(spec.strength):
@@ -127,8 +141,9 @@ def _alike(facts, free):
 def _prior(fact, spec):
     """Prior of a coefficient in words, and its standard deviation."""
     strength: Any = np.float64(fact["strength"])
+    positive = fact.get("positive", 0.0) > 0
     if strength == 0:
-        return "flat", np.inf
+        return "flat on [0, inf)" if positive else "flat", np.inf
     if np.isnan(fact["k"]):
         return "unknown, like the dispersion", np.nan
     if "group" in fact:
@@ -136,7 +151,10 @@ def _prior(fact, spec):
         strength = np.array([strength * np.sqrt(size)]), np.zeros(size, int)
     elif "ratio" in fact:
         strength = strength, np.float64(fact["ratio"])
-    distribution = spec.form.prior.distribution(strength, np.float64(fact["k"]))
+    prior = spec.form.prior.inner if spec.form.prior.has_bounds else spec.form.prior
+    distribution = prior.distribution(strength, np.float64(fact["k"]))
+    if positive:
+        distribution = own_dist.Folded(distribution, np.ones(distribution.event_shape, bool))
     return describe(distribution), float(np.sqrt(np.ravel(distribution.variance)[0]))
 
 

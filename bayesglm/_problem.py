@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from bayesglm._design import ALIGNMENT, aligned_empty
+from bayesglm.priors import Bounded
 
 __all__ = [
     "Batch",
@@ -130,7 +131,7 @@ def make_batches(data, strength, free, shared=None, *, n_classes=1):
     ----------
     data : Data
     strength : numpy.ndarray or tuple
-        As from `read_strength`.
+        As from `read_strength`, or Bounded.
     free : numpy.ndarray of bool, shape (p, outputs)
         Coefficients that are not held at zero.
     shared : numpy.ndarray of int, shape (p, outputs), optional
@@ -198,6 +199,7 @@ def is_grouped(strength):
 
 def coupled_outputs(strength, n_outputs, shared=None, *, n_classes=1):
     """Sets of outputs that are connected: classes of a response, or by groups or random strengths that they share."""
+    strength = strength.strength if isinstance(strength, Bounded) else strength
     label = np.arange(n_outputs) // n_classes * n_classes
     links = [(shared, shared.max(initial=-1) + 1)] if shared is not None else []
     if is_grouped(strength):
@@ -210,6 +212,9 @@ def coupled_outputs(strength, n_outputs, shared=None, *, n_classes=1):
 
 
 def _split_strength(strength, outputs, dtype):
+    if isinstance(strength, Bounded):
+        bounded = np.stack([strength.bounded[:, block] for block in outputs])
+        return Bounded(_split_strength(strength.strength, outputs, dtype), bounded)
     if not is_grouped(strength):
         parts = strength if isinstance(strength, tuple) else (strength,)
         split = tuple(np.stack([part[:, block] for block in outputs]).astype(dtype) for part in parts)

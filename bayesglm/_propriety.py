@@ -63,7 +63,7 @@ def missing_class_fault(y, weight, classes):
     )
 
 
-def rank_fault(X, weight, flat, *, with_intercept):
+def rank_fault(X, weight, flat, *, with_intercept, bounded):
     """The fault of features without a prior that are collinear, or None.
 
     Parameters
@@ -74,12 +74,15 @@ def rank_fault(X, weight, flat, *, with_intercept):
         Coefficients without a prior.
     with_intercept : bool
         Whether the intercept has no prior either.
+    bounded : (p,) bool
+        Which of these coefficients may not be negative.
     """
     if not flat.any():
         return None
     design = X[weight > 0][:, flat]
-    rank = row_space(design - design.mean(0) if with_intercept else design).shape[1]
-    if rank == design.shape[1]:
+    design = design - design.mean(0) if with_intercept else design
+    rank = row_space(design).shape[1]
+    if rank == design.shape[1] or (bounded.any() and not _leaves_a_way(design, bounded[flat])):
         return None
     return Fault(
         f"the {design.shape[1]} features without a penalty have rank {rank} in "
@@ -89,7 +92,7 @@ def rank_fault(X, weight, flat, *, with_intercept):
     )
 
 
-def separation_fault(X, y, weight, eta, flat, family, tol, *, with_intercept):
+def separation_fault(X, y, weight, eta, flat, family, tol, *, with_intercept, bounded):
     """The fault of features without a prior along which the likelihood rises for ever, or None.
 
     Parameters
@@ -102,13 +105,16 @@ def separation_fault(X, y, weight, eta, flat, family, tol, *, with_intercept):
     tol : float
         Residual at which the solver stopped.
     with_intercept : bool
+    bounded : (p,) bool
+        Coefficients that may not be negative.
     """
     rows = weight > 0
     direction = family.recession(y[rows])
     if not flat.any() or not (direction * eta[rows] > _suspicious(tol, rows)).any():
         return None
     design = _flat_design(X[rows], flat, with_intercept=with_intercept)
-    return SEPARATED if _separates(design, direction) else None
+    bounded = np.concatenate([np.zeros(int(with_intercept), bool), bounded[flat]])
+    return SEPARATED if _separates(design, direction, bounded) else None
 
 
 def class_separation_fault(X, y, weight, eta, flat, tol, *, with_intercept):
@@ -134,7 +140,8 @@ def class_separation_fault(X, y, weight, eta, flat, tol, *, with_intercept):
     against = (own[:, None] * 1.0 - np.eye(n_classes))[~own]
     rows_of = np.repeat(np.arange(len(label)), n_classes - 1)
     preference = (design[rows_of][:, :, None] * against[:, None]).reshape(len(against), -1)
-    return SEPARATED if _separates(preference, np.ones(len(against))) else None
+    bounded = np.zeros(preference.shape[1], bool)
+    return SEPARATED if _separates(preference, np.ones(len(against)), bounded) else None
 
 
 def _suspicious(tol, rows):
@@ -181,17 +188,38 @@ def _decompose(design, *, full_matrices):
     return right, rank, length
 
 
-def _separates(design, direction):
-    """Whether some v has direction * (design @ v) >= 0, not all 0, and design @ v = 0 where direction is 0."""
+def _leaves_a_way(design, bounded):
+    """Whether some v other than 0 has design @ v = 0 and is not negative where it is bounded."""
+    from scipy.optimize import linprog
+
+    if row_space(design[:, ~bounded]).shape[1] < (~bounded).sum():
+        return True
+    # Of such a v, some bounded component is positive.
+    basis = null_space(design)
+    length = np.sqrt((design.astype(np.float64) ** 2).sum(0))
+    ways = (basis * np.where(length > 0, length, 1)[:, None])[bounded]
+    limits = np.concatenate([np.zeros(len(ways)), np.ones(len(ways))])
+    result = linprog(-ways.sum(0), A_ub=np.concatenate([-ways, ways]), b_ub=limits, bounds=(None, None))
+    return result.status == 0 and -result.fun > 1e-6
+
+
+def _separates(design, direction, bounded):
+    """Whether some v has direction * (design @ v) >= 0, not all 0, and design @ v = 0 where direction is 0.
+
+    The bounded components of v may not be negative.
+    """
     # Loaded on use: only suspicious fits come here.
     from scipy.optimize import linprog
 
     held = design[direction == 0]
+    free = np.eye(design.shape[1])
     if len(held):
-        design = design @ null_space(held)
-    signed = direction[direction != 0, None] * design[direction != 0]
+        free = null_space(held)
+    signed = direction[direction != 0, None] * (design[direction != 0] @ free)
     if signed.shape[1] == 0:
         return False
-    signed = signed / np.maximum(np.abs(signed).max(0), np.finfo(signed.dtype).tiny)
-    result = linprog(-signed.sum(0), A_ub=-signed, b_ub=np.zeros(len(signed)), bounds=(-1, 1))
+    size = np.maximum(np.abs(signed).max(0), np.finfo(signed.dtype).tiny)
+    signed = signed / size
+    rows = np.concatenate([signed, free[bounded] / size])
+    result = linprog(-signed.sum(0), A_ub=-rows, b_ub=np.zeros(len(rows)), bounds=(-1, 1))
     return result.status == 0 and -result.fun > 1e-6 * np.sqrt(len(signed))

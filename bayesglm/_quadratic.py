@@ -143,7 +143,7 @@ def _add_bend(hessian, bend):
 
 def support(coef, strength, free, prior):
     """Which coefficients are held at zero neither by `free` nor by a kink of the penalty."""
-    return free & ((coef != 0) | prior.is_flat(strength))
+    return free & ((coef != 0) | ~prior.has_kink(strength))
 
 
 def solve_active(hessian, right, active):

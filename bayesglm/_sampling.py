@@ -135,7 +135,8 @@ def draw_posterior(fitted, run, values=None):
     depth = engine.max_tree_depth if sampled[0].method == "nuts" else None
     if "energy" in stats:
         check_run(
-            {"coef": posterior.coef[..., spec.free], "intercept": posterior.intercept}
+            {"coef": posterior.coef[..., spec.free]}
+            | ({"intercept": posterior.intercept} if spec.form.fit_intercept else {})
             | ({"dispersion": posterior.scale} if spec.form.samples_scale else {})
             | ({} if posterior.strength is None else {"strength": posterior.strength}),
             stats, depth,
@@ -159,8 +160,10 @@ def draw_posterior(fitted, run, values=None):
 
 def _sees_mixture(run, spec, shape):
     """Whether to sample priors with kinks as scale mixtures."""
-    if spec.form.prior.smooth or run.parametrization != "auto":
-        return not spec.form.prior.smooth and run.parametrization == "mixture"
+    if not spec.form.prior.has_mixing or run.parametrization != "auto":
+        return spec.form.prior.has_mixing and run.parametrization == "mixture"
+    if spec.form.prior.has_bounds:
+        return False  # measured: slower where coefficients are folded
     # A normal approximation is worse in more coordinates, unless the data leave nearly all to the prior.
     return run.engine.method != "laplace" or shape[1] >= shape[0]
 
@@ -197,7 +200,7 @@ def _target_of(batch, mode, data, spec):
 
 def _free_intercepts(batch, spec):
     """Which intercepts (B, m) are parameters: of classes without a prior only their differences are."""
-    free = np.ones(batch.outputs.shape, bool)
+    free = np.full(batch.outputs.shape, spec.form.fit_intercept)
     if spec.outputs.classes is not None and spec.intercept_prior is None:
         free[:, -1] = False
     return free

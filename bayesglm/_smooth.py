@@ -81,8 +81,9 @@ class _State(NamedTuple):
 
 
 def minimize_smooth(
-    X, y, share, offset, strength, free, start, *, loss, mean, tol, max_iter, dual, alike, n_paths, trace
-):
+    X, y, share, offset, strength, free, start, *, loss, mean, tol, max_iter, dual, alike, n_paths, trace,
+    fit_intercept,
+):  # fmt: skip
     """Minimize the penalized loss of each output.
 
     Parameters
@@ -108,6 +109,8 @@ def minimize_smooth(
     trace : {"exact", "cheap", "none"}
         Whether the trace is that at the mode, over all samples; or so only where every Hessian is over all samples,
         and otherwise that of the last Hessian of the solver; or NaN.
+    fit_intercept : bool
+        Whether there is an intercept; otherwise it is 0, and features are not centered.
 
     Returns
     -------
@@ -115,7 +118,7 @@ def minimize_smooth(
     """
     n, p = X.shape
     eps = jnp.finfo(X.dtype).eps
-    center, square = moments(X, share)
+    center, square = moments(X, share, centered=fit_intercept)
     moves = free & (square > 0)[:, None]
     chosen = None if dual else _chosen_samples(share, p)
     some, some_share, some_y, some_offset = (
@@ -132,7 +135,7 @@ def minimize_smooth(
         value, noise, mean_square, slopes = _sweep(X, center, y, share, offset, trial, loss)
         pull = jnp.where(moves, strength * trial[1:], 0.0)
         value = value + 0.5 * jnp.sum(pull * trial[1:], 0)
-        grad = jnp.concatenate([slopes[:1], jnp.where(moves, slopes[1:] + pull, 0.0)])
+        grad = jnp.concatenate([slopes[:1] * fit_intercept, jnp.where(moves, slopes[1:] + pull, 0.0)])
         return _Point(trial, value, noise, jnp.sqrt(mean_square), grad)
 
     def curvature_at(position):
@@ -144,11 +147,11 @@ def minimize_smooth(
     def factorize(position):
         curvature, rounding = curvature_at(position)
         if dual:
-            return _dual_factor(X, center, curvature, kernels, strength, moves), rounding
+            return _dual_factor(X, center, curvature, kernels, strength, moves, fit_intercept), rounding
         if shares:
             curvature = curvature.reshape(len(curvature), -1, n_paths).mean(1)
         hessians = _hessians(some, curvature) if chosen is None else _rough_hessians(some, curvature, square)
-        return _primal_factor(hessians, strength, moves), rounding
+        return _primal_factor(hessians, strength, moves, fit_intercept), rounding
 
     def solve(factor, right):
         return _dual_solve(X, center, factor, right) if dual else _primal_solve(factor, right)
@@ -240,12 +243,12 @@ def minimize_smooth(
     elif trace == "none":
         freedom, pivot = jnp.full(m, jnp.nan, X.dtype), _smallest_pivot(end.factor[1])
     elif trace == "cheap" and chosen is not None:
-        freedom, pivot = _primal_trace(end.factor)
+        freedom, pivot = _primal_trace(end.factor, fit_intercept)
     elif chosen is None and not shares:
-        freedom, pivot = _primal_trace(factorize(where)[0])
+        freedom, pivot = _primal_trace(factorize(where)[0], fit_intercept)
     else:
         hessians = _all_hessians(X, center, y, share, offset, where, loss, mean)
-        freedom, pivot = _primal_trace(_primal_factor(hessians, strength, moves))
+        freedom, pivot = _primal_trace(_primal_factor(hessians, strength, moves, fit_intercept), fit_intercept)
     constant = jnp.any(free & ~moves & (strength == 0), 0)
     return SmoothSolution(
         coef=where[1:],
@@ -331,7 +334,7 @@ def _all_hessians(X, center, y, share, offset, position, loss, mean):
     return blocks(X, jnp.zeros((y.shape[1], width, width), X.dtype), visit, share, offset)
 
 
-def _primal_factor(hessians, strength, moves):
+def _primal_factor(hessians, strength, moves, fit_intercept):
     """Roots of the diagonals, Cholesky factors of the scaled Hessians of F, and the scaled Hessians of the loss.
 
     Output o has Hessian o modulo their number.
@@ -339,7 +342,7 @@ def _primal_factor(hessians, strength, moves):
 
     def one(problem):
         path, strength, moves = problem
-        moves = jnp.concatenate([jnp.ones(1, bool), moves])
+        moves = jnp.concatenate([jnp.full(1, fit_intercept), moves])
         bend = jnp.concatenate([jnp.zeros(1, hessians.dtype), strength])
         hessian = jnp.where(moves[:, None] & moves, hessians[path], 0.0)
         root = jnp.sqrt(positive(jnp.where(moves, jnp.diagonal(hessian) + bend, 1.0)))
@@ -367,12 +370,12 @@ def _primal_solve(factor, right):
     return (_solve_each(lower, scaled) / root).T
 
 
-def _primal_trace(factor):
+def _primal_trace(factor, fit_intercept):
     """Effective degrees of freedom of the coefficients of each output, and the smallest squared pivot."""
 
     def one(problem):
         lower, scaled = problem
-        return jnp.trace(cho_solve((lower, True), scaled)) - 1
+        return jnp.trace(cho_solve((lower, True), scaled)) - fit_intercept
 
     return jax.lax.map(one, factor[1:]), _smallest_pivot(factor[1])
 
@@ -404,8 +407,11 @@ def _inverse(strength, moves):
     return jnp.where(moves, 1 / positive(strength), 0.0)
 
 
-def _dual_factor(X, center, curvature, kernels, strength, moves):
-    """What `_dual_solve` needs: A = S + X' C X is inverted by Woodbury's identity, the intercept bordered to it."""
+def _dual_factor(X, center, curvature, kernels, strength, moves, fit_intercept):
+    """What `_dual_solve` needs: A = S + X' C X is inverted by Woodbury's identity, the intercept bordered to it.
+
+    Without an intercept the border is zero.
+    """
     root = jnp.sqrt(curvature)
     kernels, factor = kernels
 
@@ -416,7 +422,7 @@ def _dual_factor(X, center, curvature, kernels, strength, moves):
 
     lower = jax.lax.map(one, (jnp.arange(len(factor)), root.T, factor))
     inverse = _inverse(strength, moves)
-    cross = jnp.where(moves, _transposed_product(X, center, curvature), 0.0)
+    cross = jnp.where(moves & fit_intercept, _transposed_product(X, center, curvature), 0.0)
     held = _woodbury(X, center, (root, lower, inverse), cross)
     left = jnp.sum(curvature, 0) - jnp.sum(cross * held, 0)
     return root, lower, inverse, cross, held, left

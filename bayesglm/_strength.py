@@ -19,6 +19,7 @@ __all__ = [
     "fill_strength",
     "read_feature_mask",
     "read_groups",
+    "read_positive",
     "read_strength",
     "read_unknowns",
     "refuse_random",
@@ -195,6 +196,49 @@ def read_feature_mask(mask, layout, n_outputs):
     return np.concatenate([leaves[index] for index in range(len(layout.widths))])
 
 
+def read_positive(positive, layout, output_shape):
+    """Read which coefficients may not be negative.
+
+    Parameters
+    ----------
+    positive : bool, array_like or tree like X
+        At a leaf: one value, or one for each coefficient, in the shapes that a strength may have.
+
+    Returns
+    -------
+    numpy.ndarray of bool, shape (n_features, n_outputs)
+    """
+
+    def read_leaf(value, index, label):
+        width = layout.widths[index]
+        array = np.asarray(value)
+        allowed = _shapes(width, output_shape)
+        if array.dtype.kind not in "biuf" or not np.isin(array, (0, 1)).all():
+            raise ValueError(f"{label} must be True or False, or an array or tree like X of such; got {_came(value)}.")
+        if array.shape not in allowed:
+            shapes = " or ".join(map(str, allowed[1:]))
+            raise ValueError(f"{label} must be one bool or an array of shape {shapes}; got shape {array.shape}.")
+        return _spread(array, width, output_shape).astype(bool)
+
+    leaves = walk(positive, layout.skeleton(), "positive", read_leaf)
+    return np.concatenate([leaves[index] for index in range(len(layout.widths))])
+
+
+def _shapes(width, output_shape):
+    """Shapes that values of a leaf's coefficients may have."""
+    shapes = [(), (width,)]
+    if output_shape:
+        shapes += list(itertools.product(*((1, length) for length in (width, *output_shape))))[1:]
+    return shapes
+
+
+def _spread(array, width, output_shape):
+    """Values of one of `_shapes`, one for each coefficient (width, outputs)."""
+    if array.ndim == 1:
+        array = array.reshape(-1, *(1,) * len(output_shape))
+    return np.broadcast_to(array, (width, *output_shape)).reshape(width, -1)
+
+
 def read_groups(mask, layout, output_shape):
     """Read the groups of GroupLasso.
 
@@ -311,17 +355,13 @@ class _Reader:
         """Broadcast a value to one leaf's coefficients."""
         width = self.layout.widths[index]
         array = self.numbers(value, label)
-        allowed = [(), (width,)]
-        if self.output_shape:
-            allowed += list(itertools.product(*((1, length) for length in (width, *self.output_shape))))[1:]
+        allowed = _shapes(width, self.output_shape)
         if array.shape not in allowed:
             raise ValueError(
                 f"{self._at_leaf(label, index)} must be a number or an array of shape "
                 f"{' or '.join(map(str, allowed[1:]))}; got shape {array.shape}."
             )
-        if array.ndim == 1:
-            array = array.reshape(-1, *(1,) * len(self.output_shape))
-        return np.broadcast_to(array, (width, *self.output_shape)).reshape(width, self.n_outputs)
+        return _spread(array, width, self.output_shape)
 
     def _group_of_leaf(self, value, index, label):
         """Broadcast a value to one leaf's default groups, one per output."""

@@ -10,6 +10,7 @@ from bayesglm._expansion import covariances, expand, loss_slopes
 from bayesglm._model import rates
 from bayesglm._passes import own_curvature
 from bayesglm._problem import against_last, make_batches
+from bayesglm.priors import bound
 
 __all__ = ["Criteria", "fit_criteria", "mode_covariance", "standard_errors", "summary_table"]
 
@@ -45,7 +46,7 @@ def mode_covariance(data, spec, coef, intercept, *, expected):
     Returns
     -------
     numpy.ndarray, shape (responses, classes, 1 + p, classes, 1 + p), classes being 1 for families without
-        Of the intercept and the coefficients; NaN where a coefficient is held at zero.
+        Of the intercept and the coefficients; NaN where one is held at zero.
 
     Raises
     ------
@@ -66,7 +67,7 @@ def mode_covariance(data, spec, coef, intercept, *, expected):
             ) from error
         if outputs.classes is not None:
             response = problem.outputs[0] // outputs.n_classes
-            found[response] = _of_balanced(inverse, np.append(True, spec.shared_shifts[:, response]))
+            found[response] = _of_balanced(inverse, np.append(spec.form.fit_intercept, spec.shared_shifts[:, response]))
             continue
         phi = np.asarray(spec.form.family.phi(spec.scale))[problem.outputs]
         for place, output in enumerate(problem.outputs):
@@ -155,6 +156,7 @@ def summary_table(covariance, spec, coef, intercept, level):
         f"upper_{level:.3g}": estimate + reach,
         "prior_sd": prior_sd,
     }
+    free[:, 0] = spec.form.fit_intercept
     labels = ["intercept", *names]
     if spec.population:
         labels = [
@@ -188,20 +190,22 @@ def _problems(data, spec, coef, intercept, expected):
     coef = coef.astype(np.float64)
     eta = offset + intercept + X @ coef
     with jax.enable_x64(True):
-        free = against_last(np.asarray(spec.form.prior.is_flat(spec.strength)), spec.free, spec.outputs)
-        for batch in make_batches(data, spec.strength, free, n_classes=spec.outputs.n_classes):
+        free = against_last(spec.flat, spec.free, spec.outputs)
+        strength = bound(spec.strength, spec.positive)
+        for batch in make_batches(data, strength, free, n_classes=spec.outputs.n_classes):
             for b, outputs in enumerate(batch.outputs):
                 strength = jax.tree.map(lambda leaf: leaf[b], batch.strength)  # noqa: B023
                 slope, curvature = loss_slopes(
                     y[:, outputs], eta[:, outputs], weight, spec.form, spec.scale[outputs], expected=expected
                 )
                 curvature = weight.reshape(-1, *(1,) * (curvature.ndim - 1)) * curvature
-                arguments = X, curvature, strength, coef[:, outputs], batch.free[b], weight.sum(), spec.form.prior
+                settings = weight.sum(), spec.form.prior, spec.form.fit_intercept
+                arguments = X, curvature, strength, coef[:, outputs], batch.free[b], *settings
                 _check_stationary(weight[:, None] * slope, eta[:, outputs], weight, *arguments)
                 yield _Problem(outputs, curvature, arguments)
 
 
-def _check_stationary(slope, eta, weight, X, curvature, strength, coef, free, total, prior):
+def _check_stationary(slope, eta, weight, X, curvature, strength, coef, free, total, prior, fit_intercept):
     """Raise a ValueError unless the coefficients that are not zero, and the intercepts, are at a mode.
 
     Parameters
@@ -210,7 +214,7 @@ def _check_stationary(slope, eta, weight, X, curvature, strength, coef, free, to
     curvature : (n, m), or (n, m, m) of classes
         Times the weights.
     """
-    active = free & ((coef != 0) | np.asarray(prior.is_flat(strength)))
+    active = free & ((coef != 0) | ~np.asarray(prior.has_kink(strength)))
     pull = np.where(active, jax.grad(lambda w: prior.penalty(w, strength))(coef), 0.0)
     design = np.concatenate([np.ones((len(X), 1)), X], axis=1)
     grad = design.T @ slope + total * np.concatenate([np.zeros((1, len(coef[0]))), pull])
@@ -218,7 +222,7 @@ def _check_stationary(slope, eta, weight, X, curvature, strength, coef, free, to
     curvature = own_curvature(curvature)
     size = STATIONARY * np.sqrt((slope**2).sum(0)) + ROUNDING * np.sqrt(((curvature * (1 + abs(eta))) ** 2).sum(0))
     far = abs(grad) > size * np.sqrt(weight @ design**2)[:, None]
-    if far[np.concatenate([np.ones((1, len(coef[0])), bool), active])].any():
+    if far[np.concatenate([np.full((1, len(coef[0])), fit_intercept), active])].any():
         raise ValueError("X or y are no longer those of the fit, or the fit did not converge: fit again.")
 
 
@@ -227,7 +231,7 @@ def _prior_sd(spec):
     with jax.enable_x64(True):
         prior = spec.form.prior.distribution(*rates(spec, spec.strength, spec.k))
         variance = np.asarray(prior.variance).reshape(spec.free.shape)
-        return np.where(spec.form.prior.is_flat(spec.strength), np.inf, np.sqrt(variance))
+        return np.where(spec.flat, np.inf, np.sqrt(variance))
 
 
 def _names(spec):

@@ -72,8 +72,9 @@ class _Point(NamedTuple):
 
 
 def find_sparse_modes(
-    X, weight, y, offset, strength, free, scale, start, tol, max_iter, *, family, link, prior, exact_trace
-):
+    X, weight, y, offset, strength, free, scale, start, tol, max_iter, *,
+    family, link, prior, exact_trace, fit_intercept,
+):  # fmt: skip
     """Penalized fits of a batch of problems, one after the other.
 
     Parameters are those of `find_modes`, and one more.
@@ -93,11 +94,14 @@ def find_sparse_modes(
     for b in range(len(scale)):
         problem = _Problem(y[b], offset[b], jax.tree.map(lambda leaf: leaf[b], strength), free[b], scale[b])  # noqa: B023
         problems.append(problem)
-        begins.append(_begin(X, share, problem, start[0][b], start[1][b], **parts))
-    center, square, grads = _survey(X, share, jnp.concatenate([begin.slope for begin in begins], 1))
+        begins.append(_begin(X, share, problem, start[0][b], start[1][b], fit_intercept, **parts))
+    center, square, grads = _survey(
+        X, share, jnp.concatenate([begin.slope for begin in begins], 1), centered=fit_intercept
+    )
     features = _Features(X, share, center, square)
     grads = jnp.split(grads, len(scale), 1)
     settings = {"tol": tol, "max_iter": max_iter, "prior": prior, "exact_trace": exact_trace} | parts
+    settings["fit_intercept"] = fit_intercept
     modes = []
     for problem, begin, grad in zip(problems, begins, grads, strict=True):
         point = begin._replace(intercept=begin.intercept + np.asarray(center) @ begin.coef)
@@ -105,27 +109,30 @@ def find_sparse_modes(
     return jax.tree.map(lambda *leaves: np.stack(leaves), *modes)
 
 
-def _begin(X, share, problem, coef, intercept, *, family, link):
+def _begin(X, share, problem, coef, intercept, fit_intercept, *, family, link):
     """Point to start from; its intercept is that of features as they come."""
     if np.isnan(intercept).any():
-        intercept = np.asarray(start_of_intercept(problem.y, problem.offset, share, link))
+        intercept = np.asarray(start_of_intercept(problem.y, problem.offset, share, link, fit_intercept))
     active = np.flatnonzero(coef.any(1))
     eta = problem.offset + intercept + (np.asarray(X[:, active]) @ coef[active] if active.size else 0)
     return _Point(coef, intercept, eta, *_slopes(share, problem.y, eta, problem.scale, family=family, link=link))
 
 
-def _solve(features, weight, problem, point, grad, *, tol, max_iter, family, link, prior, exact_trace):
+def _solve(features, weight, problem, point, grad, *, tol, max_iter, family, link, prior, exact_trace, fit_intercept):
     """Mode of one problem."""
     parts = {"family": family, "link": link}
     part, n_iter, goal = None, 0, tol
 
     def judge(factor):
         penalized = prior.times(problem.strength, factor), problem.free
-        return _judge(grad, features.square, point.slope, point.rms, point.total, point.coef, *penalized, prior=prior)
+        here = grad, features.square, point.slope, point.rms, point.total, point.coef
+        return _judge(*here, *penalized, prior=prior, fit_intercept=fit_intercept)
 
     factor = 1.0
     while (np.asarray(judge(factor)[0]) > 0).sum() > CROWD and factor < LARGEST_FACTOR:
         factor *= 2
+    # A bound at zero without a kink of the penalty lets as many go at any strength.
+    factor = factor if factor < LARGEST_FACTOR else 1.0
     for _ in range(MAX_LOOKS):
         violation, urgency, residual = map(np.asarray, judge(factor))
         if part is not None and factor == 1 and (residual <= goal or not part.converged):
@@ -137,8 +144,9 @@ def _solve(features, weight, problem, point, grad, *, tol, max_iter, family, lin
         stronger = problem._replace(strength=prior.times(problem.strength, factor))
         start = point.coef[rows], point.intercept
         part = _solve_part(
-            features, stronger, rows, count, start, aim, max_iter, prior=prior, exact_trace=exact_trace, **parts
-        )
+            features, stronger, rows, count, start, aim, max_iter,
+            prior=prior, exact_trace=exact_trace, fit_intercept=fit_intercept, **parts,
+        )  # fmt: skip
         coef = np.zeros_like(point.coef)
         coef[rows[:count]] = np.asarray(part.coef)[:count]
         slopes = _slopes(features.share, problem.y, part.eta, problem.scale, **parts)
@@ -154,7 +162,7 @@ def _solve(features, weight, problem, point, grad, *, tol, max_iter, family, lin
         n_iter=n_iter,
         converged=bool(residual <= goal),
         pivot=pivot,
-        edf=1 + trace,
+        edf=fit_intercept + trace,
         pearson=statistic,
     )
 
@@ -185,10 +193,10 @@ def _choose(active, violation, urgency):
     return rows, count, needed <= min(count, FEW_NEW * n_active + SMALLEST_WIDTH)
 
 
-@jax.jit
-def _survey(X, share, slope):
+@partial(jax.jit, static_argnames="centered")
+def _survey(X, share, slope, *, centered):
     """Mean and mean square of each feature, and products of the centered features with `slope`."""
-    return moments(X, share, slope)
+    return moments(X, share, slope, centered=centered)
 
 
 @jax.jit
@@ -211,8 +219,8 @@ def _slopes(share, y, eta, scale, *, family, link):
     return share[:, None] * slope, rms, share @ curvature
 
 
-@partial(jax.jit, static_argnames="prior")
-def _judge(grad, square, slope, rms, total, coef, strength, free, *, prior):
+@partial(jax.jit, static_argnames=("prior", "fit_intercept"))
+def _judge(grad, square, slope, rms, total, coef, strength, free, *, prior, fit_intercept):
     """How far a point is from the optimum.
 
     Returns
@@ -230,13 +238,15 @@ def _judge(grad, square, slope, rms, total, coef, strength, free, *, prior):
         return jnp.max(optimality(coef, grad, strength, square, rms, total, prior), 1)
 
     violation = violations(grad)
-    residual = jnp.maximum(jnp.max(violation), jnp.max(jnp.abs(slope.sum(0))) / rms)
+    residual = jnp.maximum(jnp.max(violation), jnp.max(jnp.abs(slope.sum(0))) / rms * fit_intercept)
     scale = jnp.sqrt(square)[:, None] * rms
-    return violation, violations(grad + jnp.sign(grad) * residual * scale), residual
+    return violation, violations(grad + prior.outward(grad, strength) * residual * scale), residual
 
 
-@partial(jax.jit, static_argnames=("family", "link", "prior", "exact_trace"))
-def _solve_part(features, problem, rows, count, start, tol, max_iter, *, family, link, prior, exact_trace):
+@partial(jax.jit, static_argnames=("family", "link", "prior", "exact_trace", "fit_intercept"))
+def _solve_part(
+    features, problem, rows, count, start, tol, max_iter, *, family, link, prior, exact_trace, fit_intercept
+):
     """Solution for the first `count` features of `rows`, the others being zero."""
     y, offset, strength, free, scale = problem
     counts = jnp.arange(len(rows)) < count
@@ -246,7 +256,7 @@ def _solve_part(features, problem, rows, count, start, tol, max_iter, *, family,
     return minimize(
         gathered, square, count, y, features.share, offset, *penalized, start, joint=family.joint,
         loss=partial(family.nll, link=link, scale=scale), mean=link.inverse, prior=prior,
-        tol=tol, max_iter=max_iter, exact_gram=exact_trace,
+        tol=tol, max_iter=max_iter, exact_gram=exact_trace, fit_intercept=fit_intercept,
     )  # fmt: skip
 
 

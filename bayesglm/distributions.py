@@ -10,7 +10,7 @@ distribution   density                                  normalizer
 =============  =======================================  ==========================================
 
 The normalizers matter as soon as a rate is itself random. `HalfStudentT` is the default prior of a standard
-deviation.
+deviation, `Folded` that of coefficients which may not be negative.
 """
 
 import jax
@@ -18,12 +18,13 @@ import jax.numpy as jnp
 from jax.scipy.special import erfcx, gammaln
 from numpyro import distributions as dist  # in these words: ArviZ may have put a stand-in for NumPyro in place
 from numpyro.distributions import constraints
+from numpyro.distributions.transforms import Transform, biject_to
 from numpyro.distributions.util import promote_shapes, validate_sample
 from numpyro.util import is_prng_key
 
 from bayesglm._groups import group_norms, group_sizes, spread
 
-__all__ = ["ElasticNet", "GroupLaplace", "HalfStudentT"]
+__all__ = ["ElasticNet", "Folded", "GroupLaplace", "HalfStudentT"]
 
 
 class ElasticNet(dist.Distribution):
@@ -110,6 +111,21 @@ class ElasticNet(dist.Distribution):
         laplace = 2 / jnp.where(has_l2, 1.0, l1) ** 2
         return jnp.broadcast_to(jnp.where(has_l2, scaled / l2, laplace), self.batch_shape)
 
+    @property
+    def mean_size(self):
+        """Mean of the absolute value, of the batch shape."""
+        has_l2 = self.l2 > 0
+        l2 = jnp.where(has_l2, self.l2, 1.0)
+        l1 = jnp.where(has_l2 | (self.l1 > 0), self.l1, 1.0)
+        # |b| is a normal around -l1/l2 cut off at 0: its mean is (h(z) - z) / sqrt(l2), which cancels for large z.
+        z = l1 / jnp.sqrt(l2)
+        hazard = jnp.sqrt(2 / jnp.pi) / erfcx(z / jnp.sqrt(2.0))
+        safe = jnp.where(z > 0, z, 1.0)
+        series = (1 - 2 / safe**2 + 10 / safe**4) / safe
+        scaled = jnp.where(z > 50.0, series, hazard - z)
+        laplace = 1 / jnp.where(has_l2, 1.0, l1)
+        return jnp.broadcast_to(jnp.where(has_l2, scaled / jnp.sqrt(l2), laplace), self.batch_shape)
+
 
 class GroupLaplace(dist.Distribution):
     """Joint distribution of coefficients in groups, density proportional to ``exp(-sum_g rate_g |b_g|_2)``.
@@ -190,6 +206,126 @@ class GroupLaplace(dist.Distribution):
         """Variance of each component, (d + 1) / rate**2; infinite for components in no group."""
         variance = (self.sizes + 1) / self.rate**2
         return spread(variance, self.groups, jnp.inf)
+
+    @property
+    def mean_size(self):
+        """Mean of the absolute value of each component; infinite for components in no group."""
+        size = self.sizes.astype(jnp.result_type(float))
+        share = jnp.exp(gammaln(jnp.maximum(size, 1) / 2) - gammaln((size + 1) / 2)) / jnp.sqrt(jnp.pi)
+        return spread(size / self.rate * share, self.groups, jnp.inf)
+
+
+class _NonnegativeWhere(constraints.Constraint):
+    """Real numbers, some of which are not negative."""
+
+    def __init__(self, bounded):
+        self.bounded = bounded
+        super().__init__()
+
+    def __call__(self, x):
+        """Whether each number is what it may be."""
+        return ~self.bounded | (x >= 0)
+
+    def feasible_like(self, prototype):
+        """Ones."""
+        return jnp.ones_like(prototype)
+
+    def tree_flatten(self):
+        """Flatten for JAX."""
+        return (self.bounded,), (("bounded",), {})
+
+    def eq(self, other, static=False):
+        """Whether both bound the same numbers."""
+        return isinstance(other, _NonnegativeWhere) and bool(jnp.array_equal(self.bounded, other.bounded))
+
+
+class _ExpWhere(Transform):
+    """Exponential function of those numbers that may not be negative; the others stay."""
+
+    def __init__(self, bounded):
+        self.bounded = bounded
+
+    @property
+    def codomain(self):
+        """Where the result lies."""
+        return _NonnegativeWhere(self.bounded)
+
+    def __call__(self, x):
+        return jnp.where(self.bounded, jnp.exp(jnp.where(self.bounded, x, 0.0)), x)
+
+    def _inverse(self, y):
+        return jnp.where(self.bounded, jnp.log(jnp.where(self.bounded, y, 1.0)), y)
+
+    def log_abs_det_jacobian(self, x, y, intermediates=None):
+        """Logarithm of the derivative."""
+        return jnp.where(self.bounded, x, 0.0)
+
+    def tree_flatten(self):
+        """Flatten for JAX."""
+        return (self.bounded,), (("bounded",), {})
+
+    def eq(self, other, static=False):
+        """Whether both are the same function."""
+        return isinstance(other, _ExpWhere) and bool(jnp.array_equal(self.bounded, other.bounded))
+
+
+@biject_to.register(_NonnegativeWhere)
+def _bijection(constraint):
+    return _ExpWhere(constraint.bounded)
+
+
+class Folded(dist.Distribution):
+    """Distribution of real numbers, some of them replaced by their absolute values.
+
+    Parameters
+    ----------
+    base_dist : Distribution
+        Symmetric in each of those numbers, such as Normal, Laplace, `ElasticNet` and `GroupLaplace`: the density is
+        then the same where they are not negative, but for a factor 2 for each.
+    bounded : array_like of bool
+        Which numbers; its shape is the event shape.
+    """
+
+    arg_constraints = {"bounded": constraints.dependent}
+    pytree_data_fields = ("base_dist", "bounded")
+
+    def __init__(self, base_dist, bounded, *, validate_args=None):
+        self.base_dist, self.bounded = base_dist, jnp.asarray(bounded)
+        super().__init__(base_dist.batch_shape, base_dist.event_shape, validate_args=validate_args)
+
+    @constraints.dependent_property(is_discrete=False)
+    def support(self):
+        """Real arrays of the event shape, some of whose numbers are not negative."""
+        return constraints.independent(_NonnegativeWhere(self.bounded), len(self.event_shape))
+
+    @validate_sample
+    def log_prob(self, value):
+        """Log density at ``value``, whose bounded numbers are not negative."""
+        return self.base_dist.log_prob(value) + jnp.log(2.0) * jnp.sum(self.bounded)
+
+    def sample(self, key, sample_shape=()):
+        """Draws of the base, some numbers made positive."""
+        draws = self.base_dist.sample(key, sample_shape)
+        return jnp.where(self.bounded, jnp.abs(draws), draws)
+
+    @property
+    def mean(self):
+        """Mean of each number."""
+        return jnp.where(self.bounded, _mean_size(self.base_dist), self.base_dist.mean)
+
+    @property
+    def variance(self):
+        """Variance of each number."""
+        return self.base_dist.variance - jnp.where(self.bounded, _mean_size(self.base_dist), 0.0) ** 2
+
+
+def _mean_size(base):
+    """Mean of the absolute value of each number."""
+    if isinstance(base, dist.Independent | dist.MaskedDistribution):
+        return _mean_size(base.base_dist)
+    if isinstance(base, dist.Normal):
+        return base.scale * jnp.sqrt(2 / jnp.pi)
+    return base.scale if isinstance(base, dist.Laplace) else base.mean_size
 
 
 class HalfStudentT(dist.Distribution):

@@ -43,6 +43,13 @@ class GLM(BayesianGLM):
         coefficients keep that of the fit ("plug-in"), or follow the sampled one (k = n / dispersion in each draw).
     formula : str, optional
         What makes y and X from a data frame: see `from_formula`.
+    fit_intercept : bool
+        Whether the model has an intercept. Without one, `intercept_` is 0, features are not centered, and a constant
+        column of X is an intercept with a penalty.
+    positive : bool, array_like or tree
+        Which coefficients may not be negative: all, those of some leaves of X, or one by one, in the forms that
+        `regularizer_strength` may have. The penalty is the same, and so is the prior where it is not zero: half-normal
+        for Ridge, exponential for Lasso, flat on [0, inf) without a regularizer. Strengths have to be numbers then.
 
     Attributes
     ----------
@@ -99,6 +106,8 @@ class PopulationGLM(BayesianGLM):
         dispersion_prior="plug-in",
         feature_mask=None,
         formula=None,
+        fit_intercept=True,
+        positive=False,
     ):
         super().__init__(
             observation_model,
@@ -110,6 +119,8 @@ class PopulationGLM(BayesianGLM):
             intercept_prior,
             dispersion_prior,
             formula,
+            fit_intercept,
+            positive,
         )
         self.feature_mask = feature_mask
 
@@ -121,8 +132,8 @@ class ClassifierGLM(BayesianGLM):
     coefficients, two as well. What has no prior, as the intercepts, sums to zero over the classes: only differences
     between classes mean something.
 
-    Parameters are those of `GLM`. Strengths are numbers, and may have an axis of classes, as `PopulationGLM` has one of
-    outputs.
+    Parameters are those of `GLM` but for bounds. Strengths are numbers, and may have an axis of classes, as those of
+    `PopulationGLM` have one of outputs.
 
     Attributes
     ----------
@@ -139,6 +150,7 @@ class ClassifierGLM(BayesianGLM):
     observation_model = "Categorical"
     inverse_link_function = None
     dispersion_prior = "plug-in"
+    positive = False
 
     def __init__(
         self,
@@ -148,6 +160,7 @@ class ClassifierGLM(BayesianGLM):
         solver_kwargs=None,
         intercept_prior=None,
         formula=None,
+        fit_intercept=True,
     ):
         self.regularizer = regularizer
         self.regularizer_strength = regularizer_strength
@@ -155,6 +168,7 @@ class ClassifierGLM(BayesianGLM):
         self.solver_kwargs = solver_kwargs
         self.intercept_prior = intercept_prior
         self.formula = formula
+        self.fit_intercept = fit_intercept
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -221,7 +235,8 @@ class ClassifierGLM(BayesianGLM):
             self.solver_kwargs,
             self.intercept_prior,
             self.dispersion_prior,
-            {"Categorical": CategoricalObservations},
+            self.fit_intercept,
+            families={"Categorical": CategoricalObservations},
         )
 
     def _read_targets(self, y, n_samples, family, dtype, classes=None):

@@ -108,8 +108,8 @@ def to_nemos(model):
     Raises
     ------
     ValueError
-        If `model` has a part that NeMoS lacks: strengths that are not numbers yet, a learned overdispersion that is
-        not fitted or differs between outputs, classes that are not fitted.
+        If `model` has a part that NeMoS lacks: no intercept, bounds, strengths that are not numbers yet, a learned
+        overdispersion that is not fitted or differs between outputs, classes that are not fitted.
     """
     if not isinstance(model, GLM | PopulationGLM | ClassifierGLM):
         raise ValueError(f"model must be a GLM, PopulationGLM or ClassifierGLM; got {_written(model)}.")
@@ -118,6 +118,10 @@ def to_nemos(model):
     import nemos
 
     parts, fitted = model._resolve(), "spec_" in vars(model)
+    if parts.prior.has_bounds:
+        raise ValueError("model has coefficients that positive bounds; NeMoS has no bounds.")
+    if not parts.fit_intercept:
+        raise ValueError("model has fit_intercept=False; models of NeMoS have an intercept.")
     family, regularizer = type(parts.family).__name__, type(parts.prior).__name__
     strength = model.regularizer_strength_ if fitted else model.regularizer_strength
     if _is_open(strength):
@@ -195,11 +199,10 @@ def from_sklearn(estimator, n_samples=None):
     }
     if kind not in readers or not isinstance(estimator, getattr(linear_model, kind)):
         raise ValueError(f"estimator must be one of {list(readers)}; got {_written(estimator)}.")
-    for option, plain in (("fit_intercept", True), ("positive", False), ("class_weight", None)):
-        value = estimator.get_params().get(option, plain)
-        if value != plain:
-            raise ValueError(f"estimator has {option}={value!r}, which has no counterpart here.")
-    if getattr(estimator, "solver", None) == "liblinear":
+    options = estimator.get_params()
+    if options.get("class_weight") is not None:
+        raise ValueError(f"estimator has class_weight={options['class_weight']!r}, which has no counterpart here.")
+    if options.get("solver") == "liblinear" and options["fit_intercept"]:
         raise ValueError("estimator has solver='liblinear', which penalizes the intercept; nothing here does.")
     if n_samples is not None and not (isinstance(n_samples, numbers.Real) and float(n_samples) > 0):
         raise ValueError(f"n_samples must be a positive number; got {n_samples!r}.")
@@ -209,6 +212,7 @@ def from_sklearn(estimator, n_samples=None):
             "of samples, or the sum of their weights."
         )
     settings = readers[kind](estimator, n_samples)
+    settings |= {name: bool(options.get(name, plain)) for name, plain in (("fit_intercept", True), ("positive", False))}
     if kind == "LogisticRegression" and not _is_binary(estimator):
         return ClassifierGLM(**_in_classes(settings, estimator))
     several = np.ndim(settings.get("regularizer_strength")) == 2 or np.ndim(getattr(estimator, "coef_", 0.0)) == 2

@@ -21,7 +21,7 @@ from bayesglm._score import SCORE_TYPES, score_fit
 from bayesglm._warn import warn_user
 from bayesglm.glm import GLM, ClassifierGLM, PopulationGLM
 from bayesglm.observation_models import BernoulliObservations
-from bayesglm.priors import ElasticNet, UnRegularized
+from bayesglm.priors import ElasticNet, UnRegularized, bound
 
 __all__ = ["GLMCV", "LeaveOneOut", "approximate_loo", "largest_strength", "strength_grid", "strength_path"]
 
@@ -172,7 +172,8 @@ def _thresholds(model, X, y, sample_weight, offset, *, plain=False):
         raise ValueError(f"This {type(model).__name__} has no regularizer, and so no strength.")
     _, setup, (strength,) = _read_path(model, X, y, [base], sample_weight, offset)
     parts, data = setup.parts, setup.data
-    flat = np.asarray(parts.prior.is_flat(strength))
+    within = bound(strength, setup.positive)
+    flat = np.asarray(parts.prior.is_flat(within))
     (null,) = fit_path(setup._replace(free=setup.free & flat), [strength], rough=True)
     X, y, weight, shift = (leaf.astype(np.float64) for leaf in data)
     with jax.enable_x64(True):
@@ -184,9 +185,9 @@ def _thresholds(model, X, y, sample_weight, offset, *, plain=False):
 
         slope = share[:, None] * np.asarray(value_and_slope(loss, y, eta, joint=parts.family.joint)[1])
         bend = share @ np.asarray(_own_curvature(loss, eta, parts))
-        mean, square = (np.asarray(moment) for moment in moments(X, share))
+        mean, square = (np.asarray(moment) for moment in moments(X, share, centered=parts.fit_intercept))
         grad = np.where(square[:, None] > 0, np.asarray(correlate(X, mean, slope)), 0.0)
-        factors = np.asarray(parts.prior.threshold(grad, square[:, None] * bend, strength))
+        factors = np.asarray(parts.prior.threshold(grad, square[:, None] * bend, within))
     return np.where(setup.free, factors, 0.0), setup
 
 

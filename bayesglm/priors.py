@@ -14,11 +14,14 @@ regularizer     penalty                                   prior of a coefficient
 ==============  ========================================  =================================================
 
 Each class is one room: the formulas stand side by side and speak of an array of coefficients of any shape.
+Coefficients that may not be negative have the same penalty, and the density twice as large on the other half: see
+`nonnegative`.
+
 `strength` is an array of that shape for `Ridge` and `Lasso`, a pair of them (strength, ratio) for
 `ElasticNet`, and (s_g sqrt(p_g) of each group, group of each coefficient) for `GroupLasso`. Strength 0 is flat.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -43,7 +46,30 @@ class Mixing(NamedTuple):
     bend: Any  # (L,) c
 
 
-class _Separable:
+class _Penalty:
+    """What all penalties share."""
+
+    smooth: ClassVar[bool]
+    has_bounds: ClassVar[bool] = False
+
+    @classmethod
+    def is_flat(cls, strength):
+        """Which coefficients have a flat prior."""
+        raise NotImplementedError
+
+    @classmethod
+    def has_kink(cls, strength):
+        """Which coefficients the penalty may hold at zero."""
+        flat = cls.is_flat(strength)
+        return jnp.zeros_like(flat) if cls.smooth else ~flat
+
+    @staticmethod
+    def outward(grad, strength):
+        """Sign of changes of the loss's gradient that drive coefficients away from zero."""
+        return jnp.sign(grad)
+
+
+class _Separable(_Penalty):
     """What penalties share that are a sum over coefficients."""
 
     separable: ClassVar[bool] = True
@@ -69,6 +95,7 @@ class UnRegularized(_Separable):
     """No penalty: a flat prior."""
 
     smooth: ClassVar[bool] = True
+    has_mixing: ClassVar[bool] = False
 
     @staticmethod
     def penalty(coef, strength):
@@ -106,6 +133,7 @@ class Ridge(_Separable):
     """Sum of s w^2 / 2: a normal prior of precision k s."""
 
     smooth: ClassVar[bool] = True
+    has_mixing: ClassVar[bool] = False
 
     @staticmethod
     def penalty(coef, strength):
@@ -155,6 +183,7 @@ class Lasso(_Separable):
     """Sum of s abs(w): a Laplace prior of scale 1 / (k s)."""
 
     smooth: ClassVar[bool] = False
+    has_mixing: ClassVar[bool] = True
 
     @staticmethod
     def penalty(coef, strength):
@@ -203,6 +232,7 @@ class ElasticNet(_Separable):
     """Sum of s (r abs(w) + (1 - r) w^2 / 2), 0 < r <= 1: between `Ridge` and `Lasso`."""
 
     smooth: ClassVar[bool] = False
+    has_mixing: ClassVar[bool] = True
 
     @staticmethod
     def times(strength, factor):
@@ -260,7 +290,7 @@ class ElasticNet(_Separable):
 
 
 @dataclass(frozen=True, eq=False)  # a mask may be an array, which has neither a hash nor one truth value
-class GroupLasso:
+class GroupLasso(_Penalty):
     """Sum over groups of s_g sqrt(p_g) norm2(w_g): keeps or drops whole groups.
 
     Parameters
@@ -273,6 +303,7 @@ class GroupLasso:
 
     mask: Any = None
     smooth: ClassVar[bool] = False
+    has_mixing: ClassVar[bool] = True
     separable: ClassVar[bool] = False
 
     @staticmethod
@@ -348,6 +379,151 @@ class GroupLasso:
         proper, safe = _proper(k * rate)
         groups = jnp.where(spread(proper, groups, False), groups, rate.shape[-1])
         return own_dist.GroupLaplace(safe, groups)
+
+
+class Bounded(NamedTuple):
+    """Strength of a penalty some of whose coefficients may not be negative."""
+
+    strength: Any  # as the penalty takes it
+    bounded: Any  # of the shape of the coefficients: which may not be negative
+
+
+class _Nonnegative:
+    """A penalty on coefficients some of which may not be negative: their zero is a kink, whatever the penalty.
+
+    Its `strength` is a `Bounded`, so that which coefficients are bounded is data. Samplers see a coefficient as the
+    absolute value of one that may be negative and has the penalty's own, symmetric prior.
+    """
+
+    inner: ClassVar[Any]
+    smooth: ClassVar[bool] = False
+    has_bounds: ClassVar[bool] = True
+
+    @classmethod
+    def penalty(cls, coef, strength):
+        """Penalty, a scalar; of coefficients within the bounds."""
+        return cls.inner.penalty(coef, strength.strength)
+
+    @classmethod
+    def prox(cls, coef, strength, step):
+        """Minimizer over w within the bounds of |w - coef|^2 / (2 step) + penalty(w)."""
+        return cls.inner.prox(_clip(coef, strength), strength.strength, step)
+
+    @classmethod
+    def face(cls, coef, near, strength):
+        """Point of the face of the penalty that `near` lies on, as close to `coef` as possible, within the bounds."""
+        return _clip(cls.inner.face(coef, near, strength.strength), strength)
+
+    @classmethod
+    def common(cls, metric, strength):
+        """Metric in which `prox` may be taken."""
+        return cls.inner.common(metric, strength.strength)
+
+    @classmethod
+    def rows(cls, strength, features):
+        """Strength of some features."""
+        return Bounded(cls.inner.rows(strength.strength, features), strength.bounded[features])
+
+    @classmethod
+    def times(cls, strength, factor):
+        """Strength of `factor` times the penalty."""
+        return Bounded(cls.inner.times(strength.strength, factor), strength.bounded)
+
+    @classmethod
+    def curvature(cls, coef, strength, sd):
+        """Curvature of the penalty, as far as it is not that of the bounds."""
+        return cls.inner.curvature(coef, strength.strength, sd)
+
+    @classmethod
+    def threshold(cls, grad, curvature, strength):
+        """Factors of the penalty from which on coefficients are zero, or, without a kink, shrunk to a hundredth."""
+        return cls.inner.threshold(-_clip(-grad, strength), curvature, strength.strength)
+
+    @classmethod
+    def is_flat(cls, strength):
+        """Which coefficients have a flat prior, within their bounds."""
+        return cls.inner.is_flat(strength.strength)
+
+    @classmethod
+    def has_kink(cls, strength):
+        """Which coefficients the penalty or their bound may hold at zero."""
+        return cls.inner.has_kink(strength.strength) | strength.bounded
+
+    @classmethod
+    def outward(cls, grad, strength):
+        """Sign of changes of the loss's gradient that drive coefficients away from zero."""
+        return jnp.where(strength.bounded, -1.0, cls.inner.outward(grad, strength.strength))
+
+    @classmethod
+    def mixing(cls, strength):
+        """Symmetric prior as a scale mixture."""
+        return cls.inner.mixing(strength.strength)
+
+    @staticmethod
+    def fold(coef, strength):
+        """Coefficients that those which may be negative stand for."""
+        return jnp.where(strength.bounded, jnp.abs(coef), coef)
+
+    @classmethod
+    def distribution(cls, strength, k):
+        """Prior with density proportional to exp(-k penalty) within the bounds."""
+        return own_dist.Folded(cls.inner.distribution(strength.strength, k), strength.bounded)
+
+
+def _clip(coef, strength):
+    return jnp.where(strength.bounded, jnp.maximum(coef, 0.0), coef)
+
+
+class NonnegativeUnRegularized(_Nonnegative, UnRegularized):
+    """No penalty, some coefficients bounded: a flat prior on [0, inf)."""
+
+    inner = UnRegularized
+
+
+class NonnegativeRidge(_Nonnegative, Ridge):
+    """Ridge, some coefficients bounded: a half-normal prior."""
+
+    inner = Ridge
+
+
+class NonnegativeLasso(_Nonnegative, Lasso):
+    """Lasso, some coefficients bounded: an exponential prior."""
+
+    inner = Lasso
+
+
+class NonnegativeElasticNet(_Nonnegative, ElasticNet):
+    """ElasticNet, some coefficients bounded."""
+
+    inner = ElasticNet
+
+
+class NonnegativeGroupLasso(_Nonnegative, GroupLasso):
+    """GroupLasso, some coefficients bounded."""
+
+    inner = GroupLasso
+
+
+NONNEGATIVE: dict[type, type] = {
+    kind.inner: kind
+    for kind in (
+        NonnegativeUnRegularized,
+        NonnegativeRidge,
+        NonnegativeLasso,
+        NonnegativeElasticNet,
+        NonnegativeGroupLasso,
+    )
+}
+
+
+def nonnegative(prior):
+    """Regularizer of the same penalty for coefficients some of which may not be negative."""
+    return NONNEGATIVE[type(prior)](**{field.name: getattr(prior, field.name) for field in fields(prior)})
+
+
+def bound(strength, bounded):
+    """Strength as the prior takes it where some coefficients may not be negative; `bounded` is None if all may be."""
+    return strength if bounded is None else Bounded(strength, bounded)
 
 
 def _mixing_of_each(slope, bend):

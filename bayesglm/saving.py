@@ -29,6 +29,7 @@ FORMAT, FORMAT_VERSION = "bayesglm model", 1
 MODELS: dict[str, type] = {model.__name__: model for model in (GLM, PopulationGLM, ClassifierGLM)}
 FAMILIES = {name: getattr(observation_models, name) for name in observation_models.__all__}
 PRIORS = {name: getattr(priors, name) for name in priors.__all__}
+PRIORS |= {prior.__name__: prior for prior in priors.NONNEGATIVE.values()}
 RECORDS: dict[str, type] = (
     FAMILIES | PRIORS | {"Spec": Spec, "Form": Form, "Hyper": Hyper, "Outputs": Outputs, "Link": links.Link}
 )

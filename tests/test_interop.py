@@ -28,10 +28,16 @@ REGRESSORS = [
     ElasticNet(0.3, l1_ratio=1.0, **TIGHT),
     PoissonRegressor(alpha=0.1, solver="newton-cholesky", tol=1e-10),
     GammaRegressor(alpha=0.1, solver="newton-cholesky", tol=1e-10),
+    Ridge(3.0, tol=1e-12, fit_intercept=False),
+    PoissonRegressor(alpha=0.1, solver="newton-cholesky", tol=1e-10, fit_intercept=False),
+    LinearRegression(positive=True),
+    Lasso(0.5, positive=True, **TIGHT),
+    ElasticNet(0.3, l1_ratio=0.4, positive=True, fit_intercept=False, **TIGHT),
 ]
 CLASSIFIERS = [
     LogisticRegression(C=0.1, tol=1e-10, max_iter=1000),
     LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000),
+    LogisticRegression(C=0.1, tol=1e-10, max_iter=1000, solver="liblinear", fit_intercept=False),
     LogisticRegression(C=0.1, l1_ratio=1.0, solver="saga", tol=1e-9, max_iter=100_000),
     LogisticRegression(C=0.1, l1_ratio=0.3, solver="saga", tol=1e-9, max_iter=100_000),
 ]
@@ -104,8 +110,6 @@ def test_several_targets_of_scikit_learn():
 @pytest.mark.parametrize(
     ("estimator", "n_samples", "message"),
     [
-        (Ridge(fit_intercept=False), 10, "fit_intercept=False, which has no counterpart"),
-        (Lasso(positive=True), None, "positive=True"),
         (LogisticRegression(class_weight="balanced"), 10, "class_weight='balanced'"),
         (LogisticRegression(solver="liblinear"), 10, "liblinear', which penalizes the intercept"),
         (Ridge(), None, "n_samples must be given for Ridge"),
@@ -168,6 +172,15 @@ def test_models_of_nemos_there_and_back(case, nemos):
     # Its own fit, at the default tolerance of NeMoS: a wrong strength or family would be farther off.
     np.testing.assert_allclose(back.fit(X, y).intercept_, ours.intercept_, atol=1e-2)
     np.testing.assert_allclose(from_nemos(back).fit(X, y).intercept_, ours.intercept_, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"positive": True}, "model has coefficients that positive bounds"), ({"fit_intercept": False}, "intercept")],
+)
+def test_what_nemos_lacks_is_told(settings, message, nemos):
+    with pytest.raises(ValueError, match=message):
+        to_nemos(GLM(**settings))
 
 
 def test_overdispersion_goes_there_and_back(nemos):

@@ -485,7 +485,7 @@ def test_prior_is_the_density_of_the_regularizer(regularizer, strength, expected
 def test_marginal_prior_of_a_group_has_the_mass_and_the_variance_of_its_distribution(size):
     rate = np.sqrt(size)
     w = np.linspace(-30, 30, 3001)
-    density = _drawing._prior_density(w, np.array([[rate, 0.0, size]]))[:, 0]
+    density = _drawing._prior_density(w, np.array([[rate, 0.0, size, 0.0]]))[:, 0]
     np.testing.assert_allclose(np.sum(density) * (w[1] - w[0]), 1.0, rtol=1e-3)
     np.testing.assert_allclose(np.sum(density * w**2) * (w[1] - w[0]), (size + 1) / rate**2, rtol=1e-2)
 
@@ -550,7 +550,7 @@ def test_many_coefficients_are_put_together(population, gaussian):
 # Bad input, and manners
 
 CALLS = [
-    ("no model", lambda m: plots.plot_weights(3), r"models must be a fitted GLM, PopulationGLM or ClassifierGLM; got 3"),
+    ("no model", lambda m: plots.plot_weights(3), r"a fitted GLM, PopulationGLM or ClassifierGLM; got 3"),
     ("no models", lambda m: plots.plot_weights({}), r"models is empty"),
     ("in a dict", lambda m: plots.plot_weights({"a": m, "b": "x"}), r"models\['b'\] must be a fitted GLM.*got 'x'"),
     ("prob", lambda m: plots.plot_weights(m, prob=89), r"prob must be a probability.*got 89"),
