@@ -204,6 +204,8 @@ def from_sklearn(estimator, n_samples=None):
         raise ValueError(f"estimator has class_weight={options['class_weight']!r}, which has no counterpart here.")
     if options.get("solver") == "liblinear" and options["fit_intercept"]:
         raise ValueError("estimator has solver='liblinear', which penalizes the intercept; nothing here does.")
+    if options.get("solver") == "liblinear" and len(getattr(estimator, "classes_", (0, 1))) > 2:
+        raise ValueError("estimator has solver='liblinear', which fits each class against all others.")
     if n_samples is not None and not (isinstance(n_samples, numbers.Real) and float(n_samples) > 0):
         raise ValueError(f"n_samples must be a positive number; got {n_samples!r}.")
     if n_samples is None and kind in ("Ridge", "LogisticRegression"):
@@ -266,7 +268,7 @@ def _is_binary(estimator):
 
 def _in_classes(settings, estimator):
     """Settings of logistic regression with coefficients of their own for all classes."""
-    settings = {name: value for name, value in settings.items() if name != "observation_model"}
+    settings = {name: value for name, value in settings.items() if name not in ("observation_model", "positive")}
     if len(estimator.classes_) > 2 or "regularizer" not in settings:
         return settings
     # Halves of opposite sign have the same absolute values in sum, and half of the squares.

@@ -69,6 +69,8 @@ def test_classifiers_of_scikit_learn_with_other_labels(estimator, n_classes):
     X, y = load_wine(return_X_y=True)
     X = ((X - X.mean(0)) / X.std(0))[:, :4]
     labels = np.array(["a", "b", "c"])[np.minimum(y, n_classes - 1)]
+    if n_classes == 3 and estimator.solver == "liblinear":
+        pytest.skip("fits each class against all others")
     estimator = clone(estimator).set_params(tol=1e-12).fit(X, labels)
     ours = from_sklearn(estimator, n_samples=len(y)).fit(X, labels)
     assert isinstance(ours, ClassifierGLM)
