@@ -104,13 +104,25 @@ def read_search(search, best):
         if callable(getattr(search, "fit", None)):
             raise NotFittedError(f"This {type(search).__name__} is not fitted yet: call fit first.")
         raise ValueError(f"strengths must be numbers, or a fitted cross-validation; got {kind_of(search)}.")
-    numbers = [_as_number(strength) for strength in fitted["strengths_"]]
-    trees = any(number is None for number in numbers)
+    strengths = fitted["strengths_"]
+    if len({strength[1] if _is_pair(strength) else None for strength in strengths}) == 1:
+        # Pairs of one ratio differ in their first numbers.
+        strengths = [strength[0] if _is_pair(strength) else strength for strength in strengths]
+    numbers = [_as_number(strength) for strength in strengths]
     scores = {"validation": fitted["validation_scores_"]}
     if fitted.get("train_scores_") is not None:
         scores = {"training": fitted["train_scores_"]} | scores
-    label = "multiple of the strengths" if trees else "strength"
-    return fitted["multiples_"] if trees else numbers, scores, int(fitted["best_index_"]), label
+    label = "strength"
+    if any(number is None for number in numbers):
+        label = "multiple of the strengths"
+        numbers = fitted["multiples_"]
+        if numbers is None:
+            label, numbers = "place in strengths_, from 1", list(range(1, len(strengths) + 1))
+    return numbers, scores, int(fitted["best_index_"]), label
+
+
+def _is_pair(strength):
+    return type(strength) is tuple and len(strength) == 2 and np.ndim(strength[1]) == 0
 
 
 def _as_number(strength):
@@ -140,7 +152,9 @@ def read_strengths(strengths):
     except (TypeError, ValueError) as error:
         raise ValueError(f"strengths must be a list of numbers; got {kind_of(strengths)}.") from error
     if values.ndim != 1 or len(values) == 0:
-        raise ValueError(f"strengths must have shape (strengths,); got shape {values.shape}.")
+        raise ValueError(
+            f"strengths must be one number each, an array of shape (strengths,); got shape {values.shape}."
+        )
     if not np.isfinite(values).all() or (values < 0).any() or not (values > 0).any():
         raise ValueError(f"strengths must be finite and not negative, and not all 0; got {_listed(values)}.")
     return values

@@ -18,6 +18,7 @@ from bayesglm._fitting import fit_path, warn_of_fit
 from bayesglm._leave_one_out import leave_out
 from bayesglm._passes import correlate, expected_curvature, moments, value_and_slope
 from bayesglm._score import SCORE_TYPES, score_fit
+from bayesglm._strength import refuse_random
 from bayesglm._warn import warn_user
 from bayesglm.glm import GLM, ClassifierGLM, PopulationGLM
 from bayesglm.observation_models import BernoulliObservations
@@ -57,11 +58,17 @@ def strength_path(model, X, y, strengths, *, sample_weight=None, offset=None):
     ConvergenceWarning
         As in `GLM.fit`, for each fit that calls for it.
     """
+    _check_model(model, "model")
     models, setup, read = _read_path(model, X, y, _listed(strengths), sample_weight, offset)
     for each, fitted in zip(models, fit_path(setup, read), strict=True):
         each._set_fitted(fitted, each.regularizer_strength)
         warn_of_fit(fitted)
     return models
+
+
+def _check_model(model, argument):
+    if not isinstance(model, GLM | PopulationGLM | ClassifierGLM):
+        raise ValueError(f"{argument} must be a GLM, PopulationGLM or ClassifierGLM; got {model!r}.")
 
 
 def _listed(strengths):
@@ -78,11 +85,12 @@ def _listed(strengths):
     return strengths
 
 
-def _read_path(model, X, y, strengths, sample_weight, offset):
+def _read_path(model, X, y, strengths, sample_weight, offset, *, labelled=True):
     """A model for each strength, the data, and the strengths, all checked."""
     models = [clone(model).set_params(regularizer_strength=strength) for strength in strengths]
     setup = models[0]._read(X, y, sample_weight, offset)
-    return models, setup, models[0]._read_strengths(setup, strengths, [f"strengths[{k}]: " for k in range(len(models))])
+    labels = [f"strengths[{k}]: " for k in range(len(models))] if labelled else [""] * len(models)
+    return models, setup, models[0]._read_strengths(setup, strengths, labels)
 
 
 def largest_strength(model, X, y, *, sample_weight=None, offset=None, per_leaf=False):
@@ -144,10 +152,10 @@ def strength_grid(model, X, y, num=100, *, smallest=None, sample_weight=None, of
     return [_times(model, float(multiple)) for multiple in multiples]
 
 
-def _multiples(model, X, y, num, smallest, sample_weight, offset):
+def _multiples(model, X, y, num, smallest, sample_weight, offset, argument="num"):
     """Multiples of the model's strength that make a grid, shape (num,)."""
     if isinstance(num, bool) or not isinstance(num, int | np.integer) or num < 1:
-        raise ValueError(f"num must be an integer of at least 1; got {num!r}.")
+        raise ValueError(f"{argument} must be an integer of at least 1; got {num!r}.")
     if smallest is not None and not (isinstance(smallest, int | float) and 0 < smallest < 1):
         raise ValueError(f"smallest must be a number between 0 and 1; got {smallest!r}.")
     factors, setup = _thresholds(model, X, y, sample_weight, offset)
@@ -165,12 +173,15 @@ def _thresholds(model, X, y, sample_weight, offset, *, plain=False):
 
     `plain` is whether to take the strength 1 instead.
     """
+    _check_model(model, "model")
     base = _base(model)
     if plain:
         base = (1.0, base[1]) if _is_pair(model) else 1.0
     if isinstance(model._resolve().prior, UnRegularized):
         raise ValueError(f"This {type(model).__name__} has no regularizer, and so no strength.")
-    _, setup, (strength,) = _read_path(model, X, y, [base], sample_weight, offset)
+    _, setup, (strength,) = _read_path(model, X, y, [base], sample_weight, offset, labelled=False)
+    if not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(strength)[:1]):
+        raise ValueError("regularizer_strength is 0 everywhere: no multiple of it is another strength.")
     parts, data = setup.parts, setup.data
     within = bound(strength, setup.positive)
     flat = np.asarray(parts.prior.is_flat(within))
@@ -249,6 +260,9 @@ class LeaveOneOut:
     mean: np.ndarray
     _fitted: Any
 
+    def __repr__(self):
+        return f"LeaveOneOut(predictor and mean of shape {self.predictor.shape})"
+
     def score(self, score_type=None):
         """Score of the left-out samples, as `GLM.score` scores a fit; at the dispersion of the fit to all samples.
 
@@ -290,8 +304,11 @@ def approximate_loo(model, X, y, *, sample_weight=None, offset=None):
     -------
     LeaveOneOut
     """
+    _check_model(model, "model")
     twin = clone(model)
-    fitted = twin._fit(*twin._read_all(X, y, sample_weight, offset))
+    setup, strength, unknowns = twin._read_all(X, y, sample_weight, offset)
+    refuse_random(unknowns)
+    fitted = twin._fit(setup, strength, unknowns)
     warn_of_fit(fitted)
     predictor = leave_out(fitted)
     predictor = predictor.reshape(-1, *fitted.spec.outputs.shape)
@@ -372,11 +389,13 @@ class GLMCV(BaseEstimator):
         ConvergenceWarning
             If fits to folds, or the last one to all samples, did not converge.
         """
-        if not isinstance(self.estimator, GLM | PopulationGLM | ClassifierGLM):
-            raise ValueError(f"estimator must be a GLM, PopulationGLM or ClassifierGLM; got {self.estimator!r}.")
+        _check_model(self.estimator, "estimator")
+        if not isinstance(self.one_standard_error, bool | np.bool_):
+            raise ValueError(f"one_standard_error must be True or False; got {self.one_standard_error!r}.")
         self.multiples_ = None
         if isinstance(self.strengths, int | np.integer):
-            self.multiples_ = _multiples(self.estimator, X, y, self.strengths, None, sample_weight, offset)
+            several = self.strengths, None, sample_weight, offset
+            self.multiples_ = _multiples(self.estimator, X, y, *several, argument="strengths, if it is a number,")
             strengths = [_times(self.estimator, float(multiple)) for multiple in self.multiples_]
         else:
             strengths = _listed(self.strengths)

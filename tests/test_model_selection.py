@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, TimeSeriesSplit, cross_val_score
@@ -229,7 +230,7 @@ def test_strength_chosen_by_leave_one_out():
     [
         ({"strengths": []}, "strengths is empty"),
         ({"strengths": [-1.0]}, r"strengths\[0\]: regularizer_strength must not be negative"),
-        ({"strengths": 0}, "num must be an integer of at least 1; got 0"),
+        ({"strengths": 0}, "strengths, if it is a number, must be an integer of at least 1; got 0"),
         ({"cv": "leave"}, "cv must be 'loo'"),
         ({"cv": "loo", "scoring": "r2"}, "cv must be 'loo'"),
         ({"cv": "loo", "strengths": [1.0], "one_standard_error": True}, "at least two folds"),
@@ -241,6 +242,21 @@ def test_errors_name_the_argument(arguments, message):
     arguments = {"estimator": GLM("Gaussian", regularizer="Ridge"), "strengths": 3, "progress_bar": False} | arguments
     with pytest.raises(ValueError, match=message):
         GLMCV(**arguments).fit(X, Y)
+
+
+def test_what_cannot_be_searched_is_told():
+    ridge = GLM("Gaussian", regularizer="Ridge")
+    with pytest.raises(ValueError, match="for `sample` only"):
+        approximate_loo(clone(ridge).set_params(regularizer_strength="learn"), X, Y)
+    with pytest.raises(ValueError, match="regularizer_strength is 0 everywhere"):
+        strength_grid(clone(ridge).set_params(regularizer_strength=0.0), X, Y)
+    with pytest.raises(ValueError, match=r"^regularizer_strength must be numbers here; got 'evidence'"):
+        strength_grid(clone(ridge).set_params(regularizer_strength="evidence"), X, Y)
+    with pytest.raises(ValueError, match="model must be a GLM, PopulationGLM or ClassifierGLM; got <class"):
+        strength_path(GLM, X, Y, [1.0])
+    with pytest.raises(ValueError, match="one_standard_error must be True or False; got 'yes'"):
+        GLMCV(ridge, [1.0], one_standard_error="yes").fit(X, Y)
+    assert repr(approximate_loo(ridge, X, Y)) == "LeaveOneOut(predictor and mean of shape (442,))"
 
 
 def test_not_fitted():

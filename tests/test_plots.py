@@ -615,6 +615,14 @@ def test_given_axes_are_drawn_into_and_no_figure_is_added(counts, path, gaussian
     assert plt.get_fignums() == [figure.number]
 
 
+def test_scores_of_pairs_and_trees_have_places():
+    shared = {"validation_scores_": np.array([[0.1, 0.2], [0.3, 0.4]]), "best_index_": 1, "multiples_": None}
+    pairs = plots.plot_scores(SimpleNamespace(**shared, strengths_=[(0.1, 0.5), (0.01, 0.5)]))
+    assert pairs.get_xlabel() == "strength"
+    trees = plots.plot_scores(SimpleNamespace(**shared, strengths_=[{"a": 1.0, "b": 2.0}, {"a": 2.0, "b": 2.0}]))
+    assert trees.get_xlabel() == "place in strengths_, from 1"
+
+
 def test_a_missing_matplotlib_is_explained(monkeypatch):
     for module in ("plots", "_drawing"):
         monkeypatch.delitem(sys.modules, f"bayesglm.{module}")
