@@ -13,6 +13,7 @@ from bayesglm._estimator import PenalizedGLM
 from bayesglm._fitting import fit_path, warn_of_fit
 from bayesglm._model import glm_model, read_traced
 from bayesglm._options import check_draws, check_method, check_random_strengths, check_run_options, read_key
+from bayesglm._sparse_matrix import refuse_sparse
 from bayesglm._strength import fill_strength
 from bayesglm._targets import read_offset
 
@@ -218,6 +219,7 @@ class BayesianGLM(PenalizedGLM):
             raise NotFittedError(f"This {type(self).__name__} has no posterior yet: call sample first.")
         check_draws(num_samples, seed)
         matrix = self._read_new(X, spec)
+        refuse_sparse(matrix, "posterior_predictive")
         shift = read_offset(offset, len(matrix), len(spec.k), matrix.dtype, population=self._population)
         with jax.enable_x64(matrix.dtype == np.float64):
             draws, labels = read_posterior(self.posterior_, spec)
@@ -259,6 +261,7 @@ class BayesianGLM(PenalizedGLM):
                 f"There is no prior predictive distribution, for the prior is flat of {' and of '.join(flat)}."
             )
         matrix = self._read_new(X, spec)
+        refuse_sparse(matrix, "prior_predictive")
         shift = read_offset(offset, len(matrix), len(spec.k), matrix.dtype, population=self._population)
         with jax.enable_x64(matrix.dtype == np.float64):
             draws = prior_draws(spec, num_samples, seed, matrix.dtype)
@@ -295,6 +298,7 @@ class BayesianGLM(PenalizedGLM):
 
         spec = self._spec()
         matrix = None if X is None else self._read_new(X, spec).astype(np.float64)
+        refuse_sparse(matrix, "sd_of_effect")
         with jax.enable_x64(True):
             return summarize_priors(matrix, spec)
 
@@ -386,6 +390,7 @@ class BayesianGLM(PenalizedGLM):
                 f"This {type(self).__name__} no longer has the data of its fit, which pickles leave behind, and which "
                 "a call of fit that fails lets go of: call fit again."
             )
+        refuse_sparse(self.training_data_.X, "Inference at the mode (covariance_, summary, criteria_)")
         return self.training_data_
 
     def numpyro_model(self, X, y=None, *, sample_weight=None, offset=None):

@@ -17,6 +17,7 @@ from bayesglm._formula import read_formula
 from bayesglm._options import check_prior_shapes, resolve
 from bayesglm._problem import Data, without_unseen
 from bayesglm._score import SCORE_TYPES, score_fit
+from bayesglm._sparse_matrix import refuse_sparse
 from bayesglm._strength import fill_strength, read_feature_mask, read_strength, read_unknowns, refuse_random
 from bayesglm._targets import check_counts, read_offset, read_targets, read_weights
 from bayesglm.observation_models import GaussianObservations
@@ -87,6 +88,7 @@ class PenalizedGLM(BaseEstimator):
         tags = BaseEstimator.__sklearn_tags__(self)
         tags.estimator_type = "regressor"
         tags.regressor_tags = RegressorTags()
+        tags.input_tags.sparse = True
         tags.target_tags.required = True
         tags.target_tags.multi_output = self._population
         tags.target_tags.single_output = not self._population
@@ -116,8 +118,8 @@ class PenalizedGLM(BaseEstimator):
 
         Parameters
         ----------
-        X : array_like (n, p), or a pytree of such
-            Features; with a formula, a data frame.
+        X : array_like (n, p), a sparse matrix of SciPy or JAX (BCOO), or a pytree of such
+            Features; with a formula, a data frame. If one is sparse, all are read as sparse and stay so.
         y : array_like (n,) for GLM, (n, outputs) for PopulationGLM
             Observations; a formula has its own.
         sample_weight : array_like (n,), optional
@@ -200,6 +202,7 @@ class PenalizedGLM(BaseEstimator):
         """Fit; set the fitted attributes and return a Fitted."""
         prior, given = setup.parts.prior, self.regularizer_strength
         if unknowns.kinds:
+            refuse_sparse(setup.data.X, "regularizer_strength='evidence'")
             # Loads what draws need.
             from bayesglm._evidence import most_likely_strengths
 
@@ -229,6 +232,8 @@ class PenalizedGLM(BaseEstimator):
             terms = read_formula(self.formula, X)
             X, y = terms.design(X), terms.targets(X)
         matrix, layout = read_design(X)
+        if for_sampling:
+            refuse_sparse(matrix, "sample")
         layout = replace(layout, terms=terms)
         dtype = matrix.dtype
         family = type(parts.family)

@@ -17,6 +17,8 @@ from bayesglm._options import Parts
 from bayesglm._posterior import Form
 from bayesglm._problem import Data, make_batches, on_device, per_output
 from bayesglm._propriety import boundary_fault, rank_fault, row_space, separation_fault
+from bayesglm._sparse_matrix import SparseMatrix
+from bayesglm._sparse_smooth import find_sparse_smooth_modes
 from bayesglm._warn import warn_user
 from bayesglm._working_set import find_sparse_modes
 from bayesglm.links import IDENTITY
@@ -125,6 +127,10 @@ class Fitted:
         if fault is not None or not flat.any():
             return fault
         eta = offset[:, output] + self.intercept[output] + X @ self.coef[:, output]
+        if isinstance(X, SparseMatrix):
+            X, flat = _columns(X, flat), flat[flat]
+            if X is None:
+                return None
         return (None if self.determined else rank_fault(X, weight, flat, with_intercept=with_intercept)) or (
             separation_fault(X, y, weight, eta, flat, family, self.tol, with_intercept=with_intercept)
         )
@@ -205,7 +211,7 @@ def _join(parts):
 
 
 def _is_small(X):
-    return X.shape[1] <= SMALL_WIDTH and X.size <= SMALL_SIZE
+    return not isinstance(X, SparseMatrix) and X.shape[1] <= SMALL_WIDTH and X.size <= SMALL_SIZE
 
 
 def _size(batch):
@@ -229,6 +235,8 @@ def _fit_batch(X, data, batch, parts, start, effort, n_paths=None):
         return modes, np.where(freedom >= 1, modes.pearson.sum(1) / np.where(freedom >= 1, freedom, 1), np.nan)
     for _ in range(MAX_SCALE_STEPS):
         arguments = X, data.weight, batch.y, batch.offset, modes.coef, modes.intercept
+        if isinstance(X, SparseMatrix):
+            arguments = _as_offset(X, arguments)
         new = np.asarray(likeliest_scale(*arguments, family=type(family), link=parts.link))
         settled = np.abs(np.log(new / scale)) < np.sqrt(np.finfo(new.dtype).eps) / 10
         scale = new
@@ -249,7 +257,10 @@ def _find_modes(X, data, batch, scale, start, parts, effort):
     problem = X, data.weight, batch.y, batch.offset, batch.strength, batch.free
     is_tiny = X.size * batch.outputs.size <= effort.tiny
     exact = not effort.rough and not parts.family.scale_shapes_mean and not isinstance(parts.family.scale, numbers.Real)
-    if parts.prior.smooth:
+    if parts.prior.smooth and isinstance(X, SparseMatrix):
+        static["trace"] = "exact" if exact else "none" if effort.rough else "cheap"
+        modes = find_sparse_smooth_modes(*problem, scale, start, tol, parts.max_iter, **static)
+    elif parts.prior.smooth:
         dual = n_features > n_samples and bool(((batch.strength > 0) | ~batch.free).all())
         static |= {"dual": dual, "alike": dual and _is_alike(batch), "n_paths": effort.n_paths}
         static["trace"] = "exact" if exact else "none" if effort.rough else "cheap"
@@ -261,6 +272,13 @@ def _find_modes(X, data, batch, scale, start, parts, effort):
         static["prior"] = type(parts.prior)
         modes = find_sparse_modes(*problem, scale, start, tol, parts.max_iter, **static, exact_trace=exact)
     return _of_smallest_norm(jax.tree.map(np.asarray, modes), data, batch, parts)
+
+
+def _as_offset(X, arguments):
+    """Arguments of `likeliest_scale` whose offset holds what a sparse X adds, and whose X has no features."""
+    _, weight, y, offset, coef, intercept = arguments
+    moved = np.stack([X @ one for one in coef])
+    return np.zeros((len(X), 0)), weight, y, offset + moved, coef[:, :0], intercept
 
 
 def _is_alike(batch):
@@ -282,15 +300,22 @@ def _singular(modes, dtype):
     return modes.pivot <= max(SINGULAR_PIVOT, 400 * modes.coef.shape[1] * np.finfo(dtype).eps)
 
 
+def _columns(X, chosen):
+    """Some features (p,) bool, dense; None if they are those of a sparse X and that would be much."""
+    if not isinstance(X, SparseMatrix):
+        return X[:, chosen]
+    return X.some_columns(chosen).T if len(X) * chosen.sum() <= SMALL_SIZE else None
+
+
 def _of_smallest_norm(modes, data, batch, parts):
     """Among the optima of collinear features without a penalty, take the one of smallest norm."""
     coef, intercept = modes.coef + 0.0, modes.intercept.copy()  # + 0.0 turns -0.0 into 0.0
     for b in np.flatnonzero(_singular(modes, data.X.dtype)):
         is_flat = np.asarray(parts.prior.is_flat(jax.tree.map(lambda leaf: leaf[b], batch.strength)))  # noqa: B023
         for output, flat in enumerate((is_flat & batch.free[b]).T):
-            if flat.any():
-                mean = data.weight @ data.X[:, flat] / data.weight.sum()
-                seen = row_space((data.X[:, flat] - mean)[data.weight > 0])
+            if flat.any() and (some := _columns(data.X, flat)) is not None:
+                mean = data.weight @ some / data.weight.sum()
+                seen = row_space((some - mean)[data.weight > 0])
                 surplus = coef[b, flat, output] - seen @ (seen.T @ coef[b, flat, output])
                 coef[b, flat, output] -= surplus
                 intercept[b, output] += mean @ surplus

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from bayesglm._design import ALIGNMENT, aligned_empty
+from bayesglm._sparse_matrix import SparseMatrix
 
 __all__ = ["Batch", "Data", "coupled_outputs", "make_batches", "on_device", "per_output", "without_unseen"]
 
@@ -39,14 +40,17 @@ def without_unseen(data):
         array[unseen] = share @ array
         return array
 
-    return Data(averaged(data.X), averaged(data.y), data.weight, averaged(data.offset))
+    X = data.X.without(unseen) if isinstance(data.X, SparseMatrix) else averaged(data.X)
+    return Data(X, averaged(data.y), data.weight, averaged(data.offset))
 
 
 def on_device(array):
     """Array where JAX computes; on a CPU it is the same memory, if that starts at a multiple of 64 bytes.
 
-    NumPy's rarely does. A copy that does is made by NumPy, several times faster than by JAX.
+    NumPy's rarely does. A copy that does is made by NumPy, several times faster than by JAX. A sparse matrix stays.
     """
+    if isinstance(array, SparseMatrix):
+        return array
     if array.ctypes.data % ALIGNMENT or not array.flags.c_contiguous:
         copy = aligned_empty(array.shape, array.dtype)
         copy[...] = array

@@ -16,6 +16,7 @@ from bayesglm._composite import minimize, optimality
 from bayesglm._map import Mode, pearson, start_of_intercept
 from bayesglm._passes import correlate, expected_curvature, moments, positive, value_and_slope
 from bayesglm._quadratic import trace_of_hat
+from bayesglm._sparse_matrix import SparseMatrix
 
 __all__ = ["find_sparse_modes"]
 
@@ -44,6 +45,7 @@ class _Features(NamedTuple):
     share: Any  # (n,) of each sample, sums to 1
     center: Any  # (p,) means
     square: Any  # (p,) mean squares around the means
+    gathered: Any = None  # centered features of the working set, transposed, where X is sparse
 
 
 class _Problem(NamedTuple):
@@ -102,7 +104,8 @@ def _begin(X, share, problem, coef, intercept, *, family, link):
     if np.isnan(intercept).any():
         intercept = np.asarray(start_of_intercept(problem.y, problem.offset, share, link))
     active = np.flatnonzero(coef.any(1))
-    eta = problem.offset + intercept + (np.asarray(X[:, active]) @ coef[active] if active.size else 0)
+    moved = X @ coef if isinstance(X, SparseMatrix) else np.asarray(X[:, active]) @ coef[active] if active.size else 0
+    eta = problem.offset + intercept + moved
     return _Point(coef, intercept, eta, *_slopes(share, problem.y, eta, problem.scale, family=family, link=link))
 
 
@@ -129,7 +132,16 @@ def _solve(features, weight, problem, point, grad, *, tol, max_iter, family, lin
         stronger = problem._replace(strength=prior.times(problem.strength, factor))
         start = point.coef[rows], point.intercept
         part = _solve_part(
-            features, stronger, rows, count, start, aim, max_iter, prior=prior, exact_trace=exact_trace, **parts
+            _readable(features, rows, count),
+            stronger,
+            rows,
+            count,
+            start,
+            aim,
+            max_iter,
+            prior=prior,
+            exact_trace=exact_trace,
+            **parts,
         )
         coef = np.zeros_like(point.coef)
         coef[rows[:count]] = np.asarray(part.coef)[:count]
@@ -177,15 +189,32 @@ def _choose(active, violation, urgency):
     return rows, count, needed <= min(count, FEW_NEW * n_active + SMALLEST_WIDTH)
 
 
-@jax.jit
 def _survey(X, share, slope):
     """Mean and mean square of each feature, and products of the centered features with `slope`."""
-    return moments(X, share, slope)
+    if not isinstance(X, SparseMatrix):
+        return _moments(X, share, slope)
+    center, square = X.moments(share)
+    return center, square, X.correlate(center, slope)
 
 
-@jax.jit
 def _correlate(X, center, slope):
-    return correlate(X, center, slope)
+    return X.correlate(center, slope) if isinstance(X, SparseMatrix) else _products(X, center, slope)
+
+
+_moments, _products = jax.jit(moments), jax.jit(correlate)
+
+
+def _readable(features, rows, count):
+    """Features as compiled programs read them: of a sparse X, those of the working set alone."""
+    X, _, center, square, _ = features
+    if not isinstance(X, SparseMatrix):
+        return features
+    gathered = np.zeros((len(rows), len(X)))
+    some = rows[:count]
+    gathered[:count] = X.some_columns(some)
+    gathered[:count] -= center[some, None]
+    gathered[:count][square[some] == 0] = 0.0
+    return features._replace(X=None, gathered=gathered)
 
 
 @partial(jax.jit, static_argnames=("family", "link"))
@@ -228,7 +257,8 @@ def _solve_part(features, problem, rows, count, start, tol, max_iter, *, family,
     """Solution for the first `count` features of `rows`, the others being zero."""
     y, offset, strength, free, scale = problem
     counts = jnp.arange(len(rows)) < count
-    gathered, square = _gather(features, rows, count), jnp.where(counts, features.square[rows], 0.0)
+    gathered = _gather(features, rows, count) if features.gathered is None else features.gathered
+    square = jnp.where(counts, features.square[rows], 0.0)
     penalized = prior.rows(strength, rows), free[rows] & counts[:, None]
     start = jnp.where(counts[:, None], start[0], 0.0), start[1]
     return minimize(
@@ -240,7 +270,7 @@ def _solve_part(features, problem, rows, count, start, tol, max_iter, *, family,
 
 def _gather(features, rows, count):
     """Centered features `rows`, transposed; what follows the first `count` is hardly read."""
-    X, _, center, square = features
+    X, _, center, square, _ = features
     width, n = len(rows), len(X)
     rows = jnp.pad(rows, (0, -width % BLOCK))
     chunk = min(CHUNK, n)

@@ -18,6 +18,7 @@ from bayesglm._fitting import fit_path, warn_of_fit
 from bayesglm._leave_one_out import leave_out
 from bayesglm._passes import correlate, expected_curvature, moments, value_and_slope
 from bayesglm._score import SCORE_TYPES, score_fit
+from bayesglm._sparse_matrix import SparseMatrix, refuse_sparse
 from bayesglm._warn import warn_user
 from bayesglm.glm import GLM, PopulationGLM
 from bayesglm.observation_models import BernoulliObservations
@@ -175,6 +176,7 @@ def _thresholds(model, X, y, sample_weight, offset, *, plain=False):
     flat = np.asarray(parts.prior.is_flat(strength))
     (null,) = fit_path(setup._replace(free=setup.free & flat), [strength], rough=True)
     X, y, weight, shift = (leaf.astype(np.float64) for leaf in data)
+    is_sparse = isinstance(X, SparseMatrix)
     with jax.enable_x64(True):
         eta = shift + null.intercept + X @ null.coef
         share = weight / weight.sum()
@@ -184,8 +186,9 @@ def _thresholds(model, X, y, sample_weight, offset, *, plain=False):
 
         slope = share[:, None] * np.asarray(value_and_slope(loss, y, eta)[1])
         bend = share @ np.asarray(expected_curvature(loss, parts.link.inverse, eta))
-        mean, square = (np.asarray(moment) for moment in moments(X, share))
-        grad = np.where(square[:, None] > 0, np.asarray(correlate(X, mean, slope)), 0.0)
+        mean, square = X.moments(share) if is_sparse else (np.asarray(moment) for moment in moments(X, share))
+        products = X.correlate(mean, slope) if is_sparse else np.asarray(correlate(X, mean, slope))
+        grad = np.where(square[:, None] > 0, products, 0.0)
         factors = np.asarray(parts.prior.threshold(grad, square[:, None] * bend, strength))
     return np.where(setup.free, factors, 0.0), setup
 
@@ -282,7 +285,9 @@ def approximate_loo(model, X, y, *, sample_weight=None, offset=None):
     LeaveOneOut
     """
     twin = clone(model)
-    fitted = twin._fit(*twin._read_all(X, y, sample_weight, offset))
+    setup, *strength = twin._read_all(X, y, sample_weight, offset)
+    refuse_sparse(setup.data.X, "approximate_loo")
+    fitted = twin._fit(setup, *strength)
     warn_of_fit(fitted)
     predictor = leave_out(fitted)
     predictor = predictor if twin._population else predictor[:, 0]
@@ -433,6 +438,7 @@ class GLMCV(BaseEstimator):
         return start
 
     def _score_left_out(self, setup, read):
+        refuse_sparse(setup.data.X, "cv='loo'")
         fits = fit_path(setup, read)
         self.train_scores_ = score_path(fits, setup.data, [setup.data.weight], self.scoring)[0][:, None]
         left_out = [leave_out(fitted) for fitted in tqdm(fits, disable=not self.progress_bar, desc="strengths")]
