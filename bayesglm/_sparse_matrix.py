@@ -108,5 +108,5 @@ def as_csr(value):
 
 def refuse_sparse(X, what):
     """Raise a ValueError if X is sparse."""
-    if isinstance(X, SparseMatrix):
+    if isinstance(X, SparseMatrix) or is_sparse(X):
         raise ValueError(f"{what} needs X as a dense array: hand over X.toarray() (of a BCOO, X.todense()).")

@@ -218,10 +218,11 @@ def _factorized(problem, curvature):
     parts = [_cholesky(problem, column, o)[:2] for o, column in enumerate(curvature.T)]
 
     def solve(right):
-        solved = [
-            unit * cho_solve((lower, True), unit * one) for (lower, unit), one in zip(parts, right.T, strict=True)
-        ]
-        return np.stack(solved, axis=1)
+        if len(parts) == 1:
+            ((lower, unit),) = parts
+            return unit[:, None] * cho_solve((lower, True), unit[:, None] * right)
+        pairs = zip(parts, right.T, strict=True)
+        return np.stack([unit * cho_solve((lower, True), unit * one) for (lower, unit), one in pairs], axis=1)
 
     return solve
 

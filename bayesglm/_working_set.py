@@ -131,17 +131,9 @@ def _solve(features, weight, problem, point, grad, *, tol, max_iter, family, lin
         aim = tol if to_end else max(tol, COARSE * residual)
         stronger = problem._replace(strength=prior.times(problem.strength, factor))
         start = point.coef[rows], point.intercept
+        readable = _readable(features, rows, count)
         part = _solve_part(
-            _readable(features, rows, count),
-            stronger,
-            rows,
-            count,
-            start,
-            aim,
-            max_iter,
-            prior=prior,
-            exact_trace=exact_trace,
-            **parts,
+            readable, stronger, rows, count, start, aim, max_iter, prior=prior, exact_trace=exact_trace, **parts
         )
         coef = np.zeros_like(point.coef)
         coef[rows[:count]] = np.asarray(part.coef)[:count]

@@ -9,12 +9,13 @@ import bayesglm
 
 PACKAGE = Path(bayesglm.__file__).parent
 LEVELS = [
+    {"_sparse_matrix"},
     {"_groups", "_design", "_formula", "_warn", "_numpyro", "_exact", "_row_space", "_expansion"},
     {"distributions", "links", "_passes", "_targets", "_propriety", "_diagnostics", "_chunks"},
     {"priors", "observation_models", "_quadratic", "_smooth"},
     {"_composite"},
     {"_strength", "_problem", "_map", "_options"},
-    {"_posterior", "_working_set"},
+    {"_posterior", "_working_set", "_sparse_smooth"},
     {"_frame", "_model"},
     {"_potential"},
     {"_hmc", "_laplace", "_nuts"},
@@ -38,7 +39,10 @@ DOORS = {
     "arviz_base": {"_inference_data"},
     "arviz_stats": {"_laplace"},
     "numpyro.infer": {"_nuts"},
-    "scipy": {"_design", "_propriety", "_diagnostics", "_row_space", "_expansion", "_summary", "plots"},
+    "scipy": {
+        *("_sparse_matrix", "_sparse_smooth", "_design", "_propriety", "_diagnostics", "_row_space", "_expansion"),
+        *("_summary", "plots"),
+    },
     "matplotlib": {"plots"},
     "formulaic": {"_formula"},
 }
@@ -50,6 +54,8 @@ FREE_OF_NUMPYRO = {
         "_smooth",
         "_map",
         "_working_set",
+        "_sparse_matrix",
+        "_sparse_smooth",
         "_design",
         "_targets",
         "_problem",
