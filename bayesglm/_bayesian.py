@@ -57,7 +57,7 @@ class BayesianGLM(PenalizedGLM):
         """
         spec = self._spec(needs_dispersion=True)
         entropy = read_key(key)
-        mean = self.predict(X, offset=offset)
+        mean = self._predict(X, offset)
         y = draw_y_at(mean.reshape(len(mean), -1), spec, np.random.default_rng(entropy))
         return y.reshape(mean.shape), mean
 

@@ -12,10 +12,10 @@ from sklearn.utils import RegressorTags
 
 from bayesglm import links
 from bayesglm._design import read_design, same_layout
-from bayesglm._fitting import Setup, fit_path, warn_of_fit
+from bayesglm._fitting import Setup, Start, fit_path, warn_of_fit
 from bayesglm._formula import read_formula
-from bayesglm._options import check_prior_shapes, resolve
-from bayesglm._problem import Data, without_unseen
+from bayesglm._options import check_prior_shapes, drops_missing, resolve
+from bayesglm._problem import Data, without_missing, without_unseen
 from bayesglm._score import SCORE_TYPES, score_fit
 from bayesglm._sparse_matrix import refuse_sparse
 from bayesglm._strength import fill_strength, read_feature_mask, read_strength, read_unknowns, refuse_random
@@ -42,6 +42,8 @@ class PenalizedGLM(BaseEstimator):
         intercept_prior=None,
         dispersion_prior="plug-in",
         formula=None,
+        nan_policy="raise",
+        warm_start=False,
     ):
         self.observation_model = observation_model
         self.inverse_link_function = inverse_link_function
@@ -52,6 +54,8 @@ class PenalizedGLM(BaseEstimator):
         self.intercept_prior = intercept_prior
         self.dispersion_prior = dispersion_prior
         self.formula = formula
+        self.nan_policy = nan_policy
+        self.warm_start = warm_start
 
     @classmethod
     def from_formula(cls, formula, data, *, sample_weight=None, offset=None, **settings):
@@ -63,7 +67,7 @@ class PenalizedGLM(BaseEstimator):
             As in R, read by formulaic: ``"visits ~ 0 + plan + poly(age, 2)"``. The model always has an intercept; with
             ``0 +`` a factor has a coefficient for each level, which a prior makes sense of.
         data : data frame
-            Missing values are an error.
+            Missing values are an error, unless `nan_policy` is "drop".
         sample_weight, offset
             As in `fit`.
         **settings
@@ -145,15 +149,21 @@ class PenalizedGLM(BaseEstimator):
         self._release()
         setup, strength, unknowns = self._read_all(X, y, sample_weight, offset)
         refuse_random(unknowns)
-        warn_of_fit(self._fit(setup, strength, unknowns))
+        warn_of_fit(self._fit(setup, strength, unknowns, start=self._last_fit(setup)))
         return self
 
     def predict(self, X, *, offset=None):
-        """Mean of y at the fit, shape (n,) for GLM and (n, outputs) for PopulationGLM."""
+        """Mean of y at the fit, shape (n,) for GLM and (n, outputs) for PopulationGLM.
+
+        Under ``nan_policy="drop"`` it is NaN where an entry of X or `offset` is missing.
+        """
+        return self._predict(X, offset, missing=drops_missing(self.nan_policy))
+
+    def _predict(self, X, offset, *, missing=False):
         spec = self._spec()
-        matrix = self._read_new(X, spec)
+        matrix = self._read_new(X, spec, missing=missing)
         with jax.enable_x64(matrix.dtype == np.float64):
-            return np.array(spec.form.link.inverse(self._linear_predictor(matrix, offset)))
+            return np.array(spec.form.link.inverse(self._linear_predictor(matrix, offset, missing=missing)))
 
     def score(self, X, y=None, *, sample_weight=None, offset=None, score_type=None):
         """Score the fit on data.
@@ -177,13 +187,19 @@ class PenalizedGLM(BaseEstimator):
             raise ValueError(f"score_type must be one of {SCORE_TYPES}; got {score_type!r}.")
         spec = self._spec(needs_dispersion=score_type in ("log-likelihood", "pseudo-r2-McFadden"))
         # In double precision whatever X is: the deviance is a small difference of large sums.
-        matrix = self._read_new(X, spec).astype(np.float64)
-        y = y if spec.layout.terms is None else spec.layout.terms.targets(X)
-        targets = read_targets(y, len(matrix), spec.form.family, matrix.dtype, population=self._population)
-        weight = read_weights(sample_weight, len(matrix), matrix.dtype)
+        missing = drops_missing(self.nan_policy)
+        matrix = self._read_new(X, spec, missing=missing, with_targets=True).astype(np.float64)
+        if spec.layout.terms is not None:
+            y = _targets_of_formula(spec.layout.terms, X, y, missing=missing)
+        reader = {"population": self._population, "missing": missing}
+        targets = read_targets(y, len(matrix), spec.form.family, matrix.dtype, **reader)
+        weight = read_weights(sample_weight, len(matrix), matrix.dtype, missing=missing)
         with jax.enable_x64(True):
-            eta = self._linear_predictor(matrix, offset).reshape(targets.shape)
-            return float(score_fit(targets, eta, [weight], spec.form, spec.scale, score_type)[0])
+            eta = self._linear_predictor(matrix, offset, missing=missing).reshape(targets.shape)
+            kept = ~np.isnan(weight) & ~np.isnan(targets).any(1) & ~np.isnan(eta).any(1) if missing else slice(None)
+            if missing and not (weight[kept] > 0).any():
+                raise ValueError("nan_policy='drop' leaves no sample to score.")
+            return float(score_fit(targets[kept], eta[kept], [weight[kept]], spec.form, spec.scale, score_type)[0])
 
     def _release(self):
         """Let go of the data of the last fit before those of the next are put together."""
@@ -198,7 +214,18 @@ class PenalizedGLM(BaseEstimator):
         )
         return setup, strength, unknowns
 
-    def _fit(self, setup, strength, unknowns, *, for_sampling=False):
+    def _last_fit(self, setup):
+        """Coefficients and intercepts to start from, or None."""
+        if not self.warm_start or "coef_" not in vars(self):
+            return None
+        last, layout = self.spec_.layout, setup.layout
+        if (last.treedef, last.widths, self.spec_.free.shape) != (layout.treedef, layout.widths, setup.free.shape):
+            return None
+        coef = np.concatenate(jax.tree.leaves(self.coef_)).reshape(setup.free.shape)
+        start = Start(np.where(setup.free, coef, 0.0), self.intercept_)
+        return start if np.isfinite(coef).all() and np.isfinite(self.intercept_).all() else None
+
+    def _fit(self, setup, strength, unknowns, *, for_sampling=False, start=None):
         """Fit; set the fitted attributes and return a Fitted."""
         prior, given = setup.parts.prior, self.regularizer_strength
         if unknowns.kinds:
@@ -209,7 +236,8 @@ class PenalizedGLM(BaseEstimator):
             values, fitted = most_likely_strengths(setup, strength, unknowns)
             given = fill_strength(given, prior, unknowns, values)
         else:
-            (fitted,) = fit_path(setup, [strength], for_sampling=for_sampling)
+            start = None if start is None else [start]
+            (fitted,) = fit_path(setup, [strength], for_sampling=for_sampling, start=start)
         self._set_fitted(fitted, given)
         return fitted
 
@@ -226,27 +254,32 @@ class PenalizedGLM(BaseEstimator):
 
     def _read(self, X, y, sample_weight, offset, *, for_sampling=False):
         """Check all arguments but the strength; return a Setup."""
-        parts = self._resolve()
+        parts, missing = self._resolve(), drops_missing(self.nan_policy)
         terms = None
         if self.formula is not None:
-            terms = read_formula(self.formula, X)
-            X, y = terms.design(X), terms.targets(X)
-        matrix, layout = read_design(X)
+            terms = read_formula(self.formula, X, missing=missing)
+            kept = terms.complete(X, with_targets=True) if missing else None
+            y = _targets_of_formula(terms, X, y, kept=kept)
+            X = terms.design(X, kept=kept)
+        matrix, layout = read_design(X, missing=missing)
         if for_sampling:
             refuse_sparse(matrix, "sample")
         layout = replace(layout, terms=terms)
         dtype = matrix.dtype
         family = type(parts.family)
-        targets = read_targets(y, len(matrix), family, dtype, population=self._population)
+        reader = {"population": self._population, "missing": missing}
+        targets = read_targets(y, len(matrix), family, dtype, **reader)
         if for_sampling:
             check_counts(targets, family)
         n_outputs = targets.shape[1]
         check_prior_shapes(parts, n_outputs, population=self._population)
-        weight = read_weights(sample_weight, len(matrix), dtype)
-        shift = read_offset(offset, len(matrix), n_outputs, dtype, population=self._population)
-        data = without_unseen(Data(matrix, targets, weight, shift))
+        weight = read_weights(sample_weight, len(matrix), dtype, missing=missing)
+        shift = read_offset(offset, len(matrix), n_outputs, dtype, **reader)
+        data, lost = Data(matrix, targets, weight, shift), None
+        if missing:
+            data, lost = without_missing(data)
         free = read_feature_mask(self.feature_mask, layout, n_outputs)
-        return Setup(parts, data, layout, free, self._population)
+        return Setup(parts, without_unseen(data), layout, free, self._population, lost)
 
     @staticmethod
     def _read_strengths(setup, strengths, labels=("",)):
@@ -270,6 +303,7 @@ class PenalizedGLM(BaseEstimator):
         self.intercept_ = fitted.intercept
         self.scale_ = spec.scale
         self.dof_resid_ = fitted.total - fitted.edf
+        self.n_samples_dropped_ = fitted.n_dropped
         self.n_features_in_ = spec.layout.n_features
         if spec.layout.is_array and spec.layout.columns[0] is not None:
             self.feature_names_in_ = np.array(spec.layout.columns[0], object)
@@ -293,15 +327,27 @@ class PenalizedGLM(BaseEstimator):
         return self.spec_
 
     @staticmethod
-    def _read_new(X, spec):
+    def _read_new(X, spec, *, missing=False, with_targets=False):
         terms = spec.layout.terms
-        matrix, layout = read_design(X if terms is None else terms.design(X))
+        if terms is not None:
+            X = terms.design(X, kept=terms.complete(X, with_targets=with_targets) if missing else None)
+        matrix, layout = read_design(X, missing=missing)
         same_layout(layout, spec.layout)
         return matrix
 
-    def _linear_predictor(self, matrix, offset):
+    def _linear_predictor(self, matrix, offset, *, missing=False):
         """At the fit; shape (n,) for GLM and (n, outputs) for PopulationGLM."""
         coef = np.concatenate(jax.tree.leaves(self.coef_))
         intercept = self.intercept_ if self._population else self.intercept_[0]
-        shift = read_offset(offset, len(matrix), len(self.intercept_), matrix.dtype, population=self._population)
+        reader = {"population": self._population, "missing": missing}
+        shift = read_offset(offset, len(matrix), len(self.intercept_), matrix.dtype, **reader)
         return matrix @ coef + intercept + (shift if self._population else shift[:, 0])
+
+
+def _targets_of_formula(terms, data, y, *, missing=False, kept=None):
+    """What a formula has as y has it; a ValueError if one was handed over, too."""
+    if y is not None:
+        raise ValueError(
+            "y must be None for a model with a formula, which has its own: hand over the data frame alone."
+        )
+    return terms.targets(data, kept=terms.complete(data, with_targets=True) if missing else kept)

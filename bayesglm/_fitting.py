@@ -3,7 +3,7 @@
 import numbers
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -23,7 +23,7 @@ from bayesglm._warn import warn_user
 from bayesglm._working_set import find_sparse_modes
 from bayesglm.links import IDENTITY
 
-__all__ = ["Fitted", "Setup", "fit_path", "warn_of_fit"]
+__all__ = ["Fitted", "Setup", "Start", "fit_path", "warn_of_fit"]
 
 # Penalties with kinks: features and entries of X up to which all features are solved for at once.
 SMALL_WIDTH, SMALL_SIZE = 256, 10**6
@@ -47,6 +47,14 @@ class Setup(NamedTuple):
     layout: Layout
     free: np.ndarray  # (p, outputs) bool: coefficients that are not held at zero
     population: bool
+    missing: Any = None  # (n,) bool: samples that were left out, for an entry of theirs is missing
+
+
+class Start(NamedTuple):
+    """Where a fit may start."""
+
+    coef: np.ndarray  # (p, outputs)
+    intercept: np.ndarray  # (outputs,)
 
 
 class Effort(NamedTuple):
@@ -66,6 +74,7 @@ class Fitted:
     modes: list
     spec: Spec
     tol: float
+    n_dropped: int = 0  # samples with a missing entry
 
     @cached_property
     def coef(self):
@@ -76,11 +85,6 @@ class Fitted:
     def intercept(self):
         """Intercepts, shape (outputs,)."""
         return per_output(self.batches, [mode.intercept for mode in self.modes])
-
-    @property
-    def starts(self):
-        """Coefficients and intercepts of each batch, for a fit to start from."""
-        return [(mode.coef, mode.intercept) for mode in self.modes]
 
     @property
     def edf(self):
@@ -146,7 +150,7 @@ def fit_path(setup, strengths, *, for_sampling=False, start=None, rough=False):
         Each as from `read_strength`.
     for_sampling : bool
         Whether draws are to follow, which take longer than any fit: then it should compile quickly.
-    start : list of Fitted, optional
+    start : list of Fitted or Start, optional
         Fits to similar data, one for each strength, to start from.
     rough : bool
         Whether effective degrees of freedom and dispersions do not matter.
@@ -161,7 +165,9 @@ def fit_path(setup, strengths, *, for_sampling=False, start=None, rough=False):
     with jax.enable_x64(data.X.dtype == np.float64):
         X = on_device(data.X)
         effort = Effort(SMALL_SIZE if for_sampling else TINY_SIZE, rough)
-        starts = [[None] * len(split[0])] * len(split) if start is None else [each.starts for each in start]
+        starts = [[None] * len(split[0])] * len(split)
+        if start is not None:
+            starts = [[_begin(each, batch) for batch in batches] for each, batches in zip(start, split, strict=True)]
         found = [
             _fit_batches(X, data, batches, begins, parts, effort)
             for batches, begins in zip(zip(*split, strict=True), zip(*starts, strict=True), strict=True)
@@ -170,8 +176,16 @@ def fit_path(setup, strengths, *, for_sampling=False, start=None, rough=False):
         for strength, batches, modes_and_scales in zip(strengths, split, zip(*found, strict=True), strict=True):
             modes, scales = zip(*modes_and_scales, strict=True)
             spec = _make_spec(setup, strength, batches, scales)
-            fits.append(Fitted(data, batches, list(modes), spec, _tolerance(parts, data.X.dtype)))
+            n_dropped = 0 if setup.missing is None else int(setup.missing.sum())
+            fits.append(Fitted(data, batches, list(modes), spec, _tolerance(parts, data.X.dtype), n_dropped))
     return fits
+
+
+def _begin(start, batch):
+    """Coefficients and intercepts for the problems of a batch to start from."""
+    dtype = batch.y.dtype
+    coef = np.stack([start.coef[:, block] for block in batch.outputs]).astype(dtype)
+    return coef, np.stack([start.intercept[block] for block in batch.outputs]).astype(dtype)
 
 
 def _fit_batches(X, data, batches, starts, parts, effort):

@@ -12,7 +12,16 @@ import numpy as np
 from bayesglm._design import ALIGNMENT, aligned_empty
 from bayesglm._sparse_matrix import SparseMatrix
 
-__all__ = ["Batch", "Data", "coupled_outputs", "make_batches", "on_device", "per_output", "without_unseen"]
+__all__ = [
+    "Batch",
+    "Data",
+    "coupled_outputs",
+    "make_batches",
+    "on_device",
+    "per_output",
+    "without_missing",
+    "without_unseen",
+]
 
 
 class Data(NamedTuple):
@@ -22,6 +31,26 @@ class Data(NamedTuple):
     y: Any  # (n, outputs)
     weight: Any  # (n,)
     offset: Any  # (n, outputs)
+
+
+def without_missing(data):
+    """Data in which samples with a NaN have weight 0, and which samples these are, (n,) bool.
+
+    Raises
+    ------
+    ValueError
+        If none is left.
+    """
+    X = data.X
+    missing = np.isnan(data.weight) | np.isnan(data.y).any(1) | np.isnan(data.offset).any(1)
+    missing |= X.missing() if isinstance(X, SparseMatrix) else np.isnan(X).any(1)
+    if not missing.any():
+        return data, missing
+    if not (data.weight[~missing] > 0).any():
+        raise ValueError("nan_policy='drop' leaves no sample: each lacks an entry of X, y, sample_weight or offset.")
+    X = X.without(missing) if isinstance(X, SparseMatrix) else np.where(missing[:, None], X.dtype.type(0), X)
+    y, offset = (np.where(missing[:, None], array.dtype.type(0), array) for array in (data.y, data.offset))
+    return Data(X, y, np.where(missing, data.weight.dtype.type(0), data.weight), offset), missing
 
 
 def without_unseen(data):

@@ -9,8 +9,8 @@ from bayesglm._warn import warn_user
 __all__ = ["read_offset", "read_targets", "read_weights"]
 
 
-def read_targets(y, n_samples, family, dtype, *, population):
-    """Read y into shape (n_samples, outputs).
+def read_targets(y, n_samples, family, dtype, *, population, missing=False):
+    """Read y into shape (n_samples, outputs); with `missing`, NaN is allowed.
 
     Raises
     ------
@@ -37,9 +37,9 @@ def read_targets(y, n_samples, family, dtype, *, population):
         raise ValueError(f"X and y must have the same number of samples: X has {n_samples}, y has {len(array)}.")
     if array.size == 0:
         raise ValueError(f"y has no outputs: its shape is {array.shape}.")
-    check_finite(array, "y")
+    check_finite(array, "y", missing=missing)
     array = array.astype(dtype)
-    outside = family.outside(array)
+    outside = family.outside(array) & ~np.isnan(array)
     if outside.any():
         first = tuple(int(i) for i in np.argwhere(outside)[0])
         raise ValueError(
@@ -51,7 +51,7 @@ def read_targets(y, n_samples, family, dtype, *, population):
 
 def check_counts(y, family):
     """Raise a ValueError if a family of counts is given fractions: only `fit` has a use for them."""
-    fractional = y != np.round(y)
+    fractional = (y != np.round(y)) & ~np.isnan(y)
     if family.is_count and fractional.any():
         raise ValueError(
             f"y must hold whole numbers to sample from {family.__name__}; {int(fractional.sum())} entries are "
@@ -59,31 +59,31 @@ def check_counts(y, family):
         )
 
 
-def read_weights(sample_weight, n_samples, dtype):
-    """Read sample_weight into shape (n_samples,); None is ones."""
+def read_weights(sample_weight, n_samples, dtype, *, missing=False):
+    """Read sample_weight into shape (n_samples,); None is ones. With `missing`, NaN is allowed."""
     if sample_weight is None:
         return np.ones(n_samples, dtype)
     array = as_numbers(sample_weight, "sample_weight").astype(dtype)
     if array.shape != (n_samples,):
         raise ValueError(f"sample_weight must have shape ({n_samples},); got {array.shape}.")
-    check_finite(array, "sample_weight")
+    check_finite(array, "sample_weight", missing=missing)
     if (array < 0).any():
-        raise ValueError(f"sample_weight must not be negative; the smallest is {array.min():g}.")
+        raise ValueError(f"sample_weight must not be negative; the smallest is {np.nanmin(array):g}.")
     with np.errstate(over="ignore"):
-        if not np.isfinite(array.sum()):
+        if not np.isfinite(np.nansum(array)):
             raise ValueError(f"sample_weight has an infinite sum in {np.dtype(dtype).name}; divide it by its mean.")
     if not (array > 0).any():
         raise ValueError("sample_weight is zero everywhere: there is nothing to fit.")
     return array
 
 
-def read_offset(offset, n_samples, n_outputs, dtype, *, population):
-    """Read offset into shape (n_samples, n_outputs); None is zeros."""
+def read_offset(offset, n_samples, n_outputs, dtype, *, population, missing=False):
+    """Read offset into shape (n_samples, n_outputs); None is zeros. With `missing`, NaN is allowed."""
     if offset is None:
         return np.zeros((n_samples, n_outputs), dtype)
     array = as_numbers(offset, "offset").astype(dtype)
     allowed = [(n_samples,), (n_samples, n_outputs)] if population else [(n_samples,)]
     if array.shape not in allowed:
         raise ValueError(f"offset must have shape {' or '.join(map(str, allowed))}; got {array.shape}.")
-    check_finite(array, "offset")
+    check_finite(array, "offset", missing=missing)
     return np.broadcast_to(array.reshape(n_samples, -1), (n_samples, n_outputs))

@@ -35,6 +35,12 @@ class GLM(BayesianGLM):
         coefficients keep that of the fit ("plug-in"), or follow the sampled one (k = n / dispersion in each draw).
     formula : str, optional
         What makes y and X from a data frame: see `from_formula`.
+    nan_policy : {"raise", "drop"}
+        What to do about NaN in X, y, `sample_weight` and `offset`: refuse it, or leave those samples out of `fit`,
+        `sample` and `score`, and predict NaN for them. Infinite entries are refused always.
+    warm_start : bool
+        Whether `fit` starts from the coefficients of the last one, if X has the same structure: the same fit, found
+        sooner where little changed.
 
     Attributes
     ----------
@@ -46,7 +52,8 @@ class GLM(BayesianGLM):
     dof_resid_ : numpy.ndarray, shape (1,)
         Sum of the weights minus the effective degrees of freedom. Where `scale_` does not rest on them, large problems
         make do with an approximate trace of the hat matrix: that of some samples (smooth penalties), or of the
-        solver's last Hessian.
+        solver's last Hessian. For a sparse X under a smooth penalty, beyond 2000 features and samples (500, where
+        `scale_` does not rest on it) the trace is estimated from random vectors, the same ones each time.
     regularizer_strength_ : number, array_like or tree
         The strengths of the fit: `regularizer_strength` with numbers in place of "evidence".
     n_iter_ : int
@@ -54,6 +61,8 @@ class GLM(BayesianGLM):
     kkt_residual_ : float
         Largest violation of the optimality conditions, as a correlation of a feature with the residuals.
     n_features_in_ : int
+    n_samples_dropped_ : int
+        Samples with a missing entry, that were left out.
     feature_names_in_ : numpy.ndarray of str
         Where X is a data frame.
     posterior_ : xarray.DataTree
@@ -91,6 +100,8 @@ class PopulationGLM(BayesianGLM):
         dispersion_prior="plug-in",
         feature_mask=None,
         formula=None,
+        nan_policy="raise",
+        warm_start=False,
     ):
         super().__init__(
             observation_model,
@@ -102,5 +113,7 @@ class PopulationGLM(BayesianGLM):
             intercept_prior,
             dispersion_prior,
             formula,
+            nan_policy,
+            warm_start,
         )
         self.feature_mask = feature_mask

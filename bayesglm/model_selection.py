@@ -427,7 +427,8 @@ class GLMCV(BaseEstimator):
             if own:
                 scores.append(score_path(path, setup.data, weights, self.scoring))
             else:
-                scores.append([_score_models(scorer, models, path, X, y, index) for index in split])
+                seen = split if setup.missing is None else [_without(setup.missing, index) for index in split]
+                scores.append([_score_models(scorer, models, path, X, y, index) for index in seen])
         self.train_scores_, self.validation_scores_ = np.moveaxis(np.array(scores), 0, -1)
         if unconverged:
             warn_user(
@@ -471,6 +472,12 @@ def _score_models(scorer, models, fits, X, y, index):
         model._set_fitted(fitted, model.regularizer_strength)
         scores.append(scorer(model, some, targets))
     return scores
+
+
+def _without(missing, index):
+    """The indices of a split, without those of samples with a missing entry."""
+    index = np.arange(len(missing))[index]
+    return index[~missing[index]]
 
 
 def _splits(cv, setup, X, y, groups):

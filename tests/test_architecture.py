@@ -10,8 +10,8 @@ import bayesglm
 PACKAGE = Path(bayesglm.__file__).parent
 LEVELS = [
     {"_sparse_matrix"},
-    {"_groups", "_design", "_formula", "_warn", "_numpyro", "_exact", "_row_space", "_expansion"},
-    {"distributions", "links", "_passes", "_targets", "_propriety", "_diagnostics", "_chunks"},
+    {"_groups", "_design", "_warn", "_numpyro", "_exact", "_row_space", "_expansion"},
+    {"distributions", "links", "_formula", "_passes", "_targets", "_propriety", "_diagnostics", "_chunks"},
     {"priors", "observation_models", "_quadratic", "_smooth"},
     {"_composite"},
     {"_strength", "_problem", "_map", "_options"},
