@@ -360,11 +360,14 @@ def column_names(leaf):
 
 
 def _frame_to_array(frame):
-    """Read a data frame column by column: a mixture of types would become an array of objects."""
+    """Read a data frame, column by column where a mixture of types would become an array of objects."""
     names = list(frame.columns)
     repeated = sorted({str(name) for name in names if names.count(name) > 1})
     if repeated:
         raise ValueError(f"the column names {repeated} occur more than once")
+    whole = np.asarray(frame)
+    if whole.dtype.kind in "biuf":
+        return np.ascontiguousarray(whole)
     columns = [np.asarray(frame[column]) for column in frame.columns]
     for name, column in zip(frame.columns, columns, strict=True):
         if column.dtype.kind not in "biuf":
