@@ -23,6 +23,15 @@ __all__ = ["BayesianGLM"]
 class BayesianGLM(PenalizedGLM):
     """What all models share as posteriors."""
 
+    def __str__(self):
+        """The arguments and, once fitted, which prior each strength is."""
+        if "spec_" not in vars(self):
+            return repr(self)
+        from bayesglm._prior_summary import priors_as_text
+
+        with jax.enable_x64(True):
+            return f"{self!r}\n{priors_as_text(self.spec_)}"
+
     def _repr_html_inner(self):
         return BaseEstimator._repr_html_inner(self) + self._priors_as_html()
 
