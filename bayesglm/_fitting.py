@@ -16,7 +16,7 @@ from bayesglm._numpyro import is_distribution
 from bayesglm._options import Parts
 from bayesglm._posterior import Form
 from bayesglm._problem import Data, make_batches, on_device, per_output
-from bayesglm._propriety import boundary_fault, rank_fault, row_space, separation_fault
+from bayesglm._propriety import boundary_fault, lone_fault, rank_fault, row_space, separation_fault
 from bayesglm._sparse_matrix import SparseMatrix
 from bayesglm._sparse_smooth import find_sparse_smooth_modes
 from bayesglm._warn import warn_user
@@ -132,9 +132,10 @@ class Fitted:
             return fault
         eta = offset[:, output] + self.intercept[output] + X @ self.coef[:, output]
         if isinstance(X, SparseMatrix):
-            X, flat = _columns(X, flat), flat[flat]
-            if X is None:
-                return None
+            few = _columns(X, flat)
+            if few is None:
+                return None if link == IDENTITY else lone_fault(X, y, weight, flat, family)
+            X, flat = few, flat[flat]
         return (None if self.determined else rank_fault(X, weight, flat, with_intercept=with_intercept)) or (
             separation_fault(X, y, weight, eta, flat, family, self.tol, with_intercept=with_intercept)
         )

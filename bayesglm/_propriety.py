@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Fault", "boundary_fault", "rank_fault", "row_space", "separation_fault"]
+__all__ = ["Fault", "boundary_fault", "lone_fault", "rank_fault", "row_space", "separation_fault"]
 
 
 class Fault(NamedTuple):
@@ -83,6 +83,33 @@ def separation_fault(X, y, weight, eta, flat, family, tol, *, with_intercept):
         return None
     return Fault(
         "features without a penalty separate the data, so the likelihood rises for ever along them",
+        "Give them a regularizer_strength.",
+        is_unbounded=True,
+    )
+
+
+def lone_fault(X, y, weight, flat, family):
+    """The fault of features without a prior along each of which alone the likelihood rises for ever, or None.
+
+    What can be told of many features at little cost, among them rare ones whose every y is 0.
+
+    Parameters
+    ----------
+    X : SparseMatrix
+    y, weight : (n,)
+    flat : (p,) bool
+    family : class
+    """
+    columns, direction = X.columns, family.recession(y)
+    which = np.repeat(np.arange(len(flat)), np.diff(columns.indptr))
+    seen = (weight[columns.indices] > 0) & (columns.data != 0)
+    signed = direction[columns.indices] * np.sign(columns.data)
+    up, down, held = (np.bincount(which, seen & (signed == sign), len(flat)) > 0 for sign in (1, -1, 0))
+    count = int((flat & ~held & (up != down)).sum())
+    if not count:
+        return None
+    return Fault(
+        f"{count} of the features without a penalty separate the data, so the likelihood rises for ever along them",
         "Give them a regularizer_strength.",
         is_unbounded=True,
     )

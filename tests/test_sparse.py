@@ -276,6 +276,18 @@ def test_what_has_no_unique_or_finite_optimum_is_told(rng):
         GLM("Poisson", regularizer="Lasso").fit(X, 0 * y)
 
 
+@pytest.mark.parametrize("family", ["Poisson", "Bernoulli"])
+def test_rare_features_that_separate_are_told_of_many(family, rng):
+    X, y = wide(rng, (20_000, 400), 60_000)
+    y = np.minimum(y, 1)
+    for feature in (100, 200, 300):
+        y[X[:, [feature]].toarray()[:, 0] != 0] = 0
+    with pytest.warns(ConvergenceWarning, match="has no finite optimum, for 3 of the features without a penalty"):
+        GLM(family).fit(X, y)
+    strength = np.where(np.isin(np.arange(400), [100, 200, 300]), 1e-3, 0.0)
+    assert GLM(family, regularizer="Ridge", regularizer_strength=strength).fit(X, y).converged_
+
+
 def test_what_needs_a_dense_array_says_so(rng):
     X, y, *_ = draw(rng, "Poisson")
     ridge = GLM(regularizer="Ridge").fit(X, y)
