@@ -18,7 +18,7 @@ from bayesglm._passes import expected_curvature, value_and_slope
 from bayesglm.links import IDENTITY
 from bayesglm.observation_models import GaussianObservations
 
-__all__ = ["find_sparse_smooth_modes"]
+__all__ = ["Look", "find_sparse_smooth_modes", "losses"]
 
 # Numbers, of samples and features times outputs, that are solved for at once.
 BLOCK = 10**7
@@ -44,7 +44,9 @@ class _Problem(NamedTuple):
     moves: Any  # (p, m) bool: coefficients that are solved for
 
 
-class _Look(NamedTuple):
+class Look(NamedTuple):
+    """The loss and its derivatives at some linear predictors."""
+
     value: Any  # (m,) mean loss
     size: Any  # (m,) mean absolute loss
     slope: Any  # (n, m) share * derivative
@@ -78,9 +80,9 @@ def find_sparse_smooth_modes(X, weight, y, offset, strength, free, scale, start,
         moves = free[some, :, 0].T & (spread > 0)[:, None]
         problem = _Problem(X, square, center, share, spread, strength[some, :, 0].T.astype(float), moves)
         begin = start[0][some, :, 0].T, start[1][some, 0]
-        losses = partial(_losses, columns[0], share=share, scale=scale[some], family=family, link=link)
+        measure = partial(losses, columns[0], share=share, scale=scale[some], family=family, link=link)
         quadratic = family is GaussianObservations and link == IDENTITY
-        mode = _solve(problem, losses, columns, begin, tol, max_iter, trace, link, quadratic=quadratic)
+        mode = _solve(problem, measure, columns, begin, tol, max_iter, trace, link, quadratic=quadratic)
         statistic = np.asarray(pearson(columns[0], mode.pop("eta"), weight, scale[some], family, link))
         lost = (free[some, :, 0].T & ~moves & (problem.strength == 0)).any(0)
         mode["pivot"] = np.where(lost, 0.0, mode["pivot"])
@@ -89,7 +91,8 @@ def find_sparse_smooth_modes(X, weight, y, offset, strength, free, scale, start,
 
 
 @partial(jax.jit, static_argnames=("family", "link"))
-def _losses(y, eta, share, scale, *, family, link):
+def losses(y, eta, share, scale, *, family, link):
+    """Loss of y (n, m) at linear predictors eta and its derivatives."""
     loss = partial(family.nll, link=link, scale=scale)
     weight = share[:, None]
     value, slope = value_and_slope(loss, y, eta)
@@ -100,10 +103,10 @@ def _losses(y, eta, share, scale, *, family, link):
     rms = jnp.sqrt(jnp.sum(jnp.where(weight > 0, slope**2 / jnp.where(weight > 0, weight, 1.0), 0.0), 0))
     total = jnp.where(jnp.isfinite(jnp.sum(eta, 0)), jnp.sum(value, 0), jnp.inf)
     rounding = EPS * jnp.sum(curvature * (1 + jnp.abs(eta)) + jnp.abs(slope), 0)
-    return _Look(total, jnp.sum(jnp.abs(value), 0), slope, curvature, rms, rounding)
+    return Look(total, jnp.sum(jnp.abs(value), 0), slope, curvature, rms, rounding)
 
 
-def _solve(problem, losses, columns, begin, tol, max_iter, trace, link, *, quadratic):
+def _solve(problem, measure, columns, begin, tol, max_iter, trace, link, *, quadratic):
     """Fields of a Mode but for Pearson's statistic, and the linear predictor."""
     X, center, strength, moves = problem.X, problem.center, problem.strength, problem.moves
     y, offset = columns
@@ -112,7 +115,7 @@ def _solve(problem, losses, columns, begin, tol, max_iter, trace, link, *, quadr
         np.isnan(intercept), np.asarray(start_of_intercept(y, offset, problem.share, link)), intercept + center @ coef
     )
     eta = offset + intercept + (X @ coef - center @ coef if coef.any() else 0.0)
-    look = _Look(*map(np.asarray, losses(eta)))
+    look = Look(*map(np.asarray, measure(eta)))
     done, n_iter = np.zeros(len(intercept), bool), np.zeros(len(intercept), int)
     while True:
         grad = _gradient(problem, look.slope, coef)
@@ -136,7 +139,7 @@ def _solve(problem, losses, columns, begin, tol, max_iter, trace, link, *, quadr
         length = np.ones(len(done))
         while True:
             ahead = coef + length * step[1:]
-            seen = _Look(*map(np.asarray, losses(eta + length * along)))
+            seen = Look(*map(np.asarray, measure(eta + length * along)))
             new, limit = seen.value + _penalty(strength, ahead), value + 1e-4 * length * np.minimum(slope, 0.0)
             falls = np.isfinite(new) & (new <= limit + noise + 16 * EPS * seen.size)
             short = ~falls & ~done
@@ -149,7 +152,7 @@ def _solve(problem, losses, columns, begin, tol, max_iter, trace, link, *, quadr
         coef, intercept = coef + length * step[1:], intercept + length * step[0]
         # Of sums of steps, rounding would pile up.
         eta = offset + intercept + X @ coef - center @ coef
-        look = _Look(*map(np.asarray, losses(eta)))
+        look = Look(*map(np.asarray, measure(eta)))
         n_iter += moved
     edf, pivot = _freedom(problem, look.curvature, trace)
     return {

@@ -16,6 +16,7 @@ from bayesglm._composite import minimize, optimality
 from bayesglm._map import Mode, pearson, start_of_intercept
 from bayesglm._passes import correlate, expected_curvature, moments, positive, value_and_slope
 from bayesglm._quadratic import trace_of_hat
+from bayesglm._sparse_composite import minimize_sparse
 from bayesglm._sparse_matrix import SparseMatrix
 
 __all__ = ["find_sparse_modes"]
@@ -45,7 +46,6 @@ class _Features(NamedTuple):
     share: Any  # (n,) of each sample, sums to 1
     center: Any  # (p,) means
     square: Any  # (p,) mean squares around the means
-    gathered: Any = None  # centered features of the working set, transposed, where X is sparse
 
 
 class _Problem(NamedTuple):
@@ -131,9 +131,9 @@ def _solve(features, weight, problem, point, grad, *, tol, max_iter, family, lin
         aim = tol if to_end else max(tol, COARSE * residual)
         stronger = problem._replace(strength=prior.times(problem.strength, factor))
         start = point.coef[rows], point.intercept
-        readable = _readable(features, rows, count)
-        part = _solve_part(
-            readable, stronger, rows, count, start, aim, max_iter, prior=prior, exact_trace=exact_trace, **parts
+        solve = minimize_sparse if isinstance(features.X, SparseMatrix) else _solve_part
+        part = solve(
+            features, stronger, rows, count, start, aim, max_iter, prior=prior, exact_trace=exact_trace, **parts
         )
         coef = np.zeros_like(point.coef)
         coef[rows[:count]] = np.asarray(part.coef)[:count]
@@ -196,19 +196,6 @@ def _correlate(X, center, slope):
 _moments, _products = jax.jit(moments), jax.jit(correlate)
 
 
-def _readable(features, rows, count):
-    """Features as compiled programs read them: of a sparse X, those of the working set alone."""
-    X, _, center, square, _ = features
-    if not isinstance(X, SparseMatrix):
-        return features
-    gathered = np.zeros((len(rows), len(X)))
-    some = rows[:count]
-    gathered[:count] = X.some_columns(some)
-    gathered[:count] -= center[some, None]
-    gathered[:count][square[some] == 0] = 0.0
-    return features._replace(X=None, gathered=gathered)
-
-
 @partial(jax.jit, static_argnames=("family", "link"))
 def _slopes(share, y, eta, scale, *, family, link):
     """The last three fields of a point."""
@@ -249,8 +236,7 @@ def _solve_part(features, problem, rows, count, start, tol, max_iter, *, family,
     """Solution for the first `count` features of `rows`, the others being zero."""
     y, offset, strength, free, scale = problem
     counts = jnp.arange(len(rows)) < count
-    gathered = _gather(features, rows, count) if features.gathered is None else features.gathered
-    square = jnp.where(counts, features.square[rows], 0.0)
+    gathered, square = _gather(features, rows, count), jnp.where(counts, features.square[rows], 0.0)
     penalized = prior.rows(strength, rows), free[rows] & counts[:, None]
     start = jnp.where(counts[:, None], start[0], 0.0), start[1]
     return minimize(
@@ -262,7 +248,7 @@ def _solve_part(features, problem, rows, count, start, tol, max_iter, *, family,
 
 def _gather(features, rows, count):
     """Centered features `rows`, transposed; what follows the first `count` is hardly read."""
-    X, _, center, square, _ = features
+    X, _, center, square = features
     width, n = len(rows), len(X)
     rows = jnp.pad(rows, (0, -width % BLOCK))
     chunk = min(CHUNK, n)
