@@ -13,6 +13,7 @@ from bayesglm._estimator import PenalizedGLM
 from bayesglm._fitting import fit_path, warn_of_fit
 from bayesglm._model import glm_model, read_traced
 from bayesglm._options import check_draws, check_method, check_random_strengths, check_run_options, read_key
+from bayesglm._sparse_matrix import refuse_sparse
 from bayesglm._strength import fill_strength
 from bayesglm._targets import read_offset
 
@@ -21,6 +22,15 @@ __all__ = ["BayesianGLM"]
 
 class BayesianGLM(PenalizedGLM):
     """What all models share as posteriors."""
+
+    def __str__(self):
+        """The arguments and, once fitted, which prior each strength is."""
+        if "spec_" not in vars(self):
+            return repr(self)
+        from bayesglm._prior_summary import priors_as_text
+
+        with jax.enable_x64(True):
+            return f"{self!r}\n{priors_as_text(self.spec_)}"
 
     def _repr_html_inner(self):
         return BaseEstimator._repr_html_inner(self) + self._priors_as_html()
@@ -56,7 +66,7 @@ class BayesianGLM(PenalizedGLM):
         """
         spec = self._spec(needs_dispersion=True)
         entropy = read_key(key)
-        mean = self._mean(X, offset)
+        mean = self._predict(X, offset)
         y = draw_y_at(mean.reshape(len(mean), -1), spec, np.random.default_rng(entropy))
         return y.reshape(len(mean), *spec.outputs.response_shape), mean
 
@@ -219,6 +229,7 @@ class BayesianGLM(PenalizedGLM):
             raise NotFittedError(f"This {type(self).__name__} has no posterior yet: call sample first.")
         check_draws(num_samples, seed)
         matrix = self._read_new(X, spec)
+        refuse_sparse(matrix, "posterior_predictive")
         shift = read_offset(offset, len(matrix), spec.outputs, matrix.dtype)
         with jax.enable_x64(matrix.dtype == np.float64):
             draws, labels = read_posterior(self.posterior_, spec)
@@ -260,6 +271,7 @@ class BayesianGLM(PenalizedGLM):
                 f"There is no prior predictive distribution, for the prior is flat of {' and of '.join(flat)}."
             )
         matrix = self._read_new(X, spec)
+        refuse_sparse(matrix, "prior_predictive")
         shift = read_offset(offset, len(matrix), spec.outputs, matrix.dtype)
         with jax.enable_x64(matrix.dtype == np.float64):
             draws = prior_draws(spec, num_samples, seed, matrix.dtype)
@@ -296,6 +308,7 @@ class BayesianGLM(PenalizedGLM):
 
         spec = self._spec()
         matrix = None if X is None else self._read_new(X, spec).astype(np.float64)
+        refuse_sparse(matrix, "sd_of_effect")
         with jax.enable_x64(True):
             return summarize_priors(matrix, spec)
 
@@ -393,6 +406,7 @@ class BayesianGLM(PenalizedGLM):
                 f"This {type(self).__name__} no longer has the data of its fit, which pickles leave behind, and which "
                 "a call of fit that fails lets go of: call fit again."
             )
+        refuse_sparse(self.training_data_.X, "Inference at the mode (covariance_, summary, criteria_)")
         return self.training_data_
 
     def numpyro_model(self, X, y=None, *, sample_weight=None, offset=None):

@@ -52,7 +52,8 @@ def score_path(fits, data, weights, score_type):
     for first in range(0, len(fits), length):
         some = fits[first : first + length]
         coef = np.stack([fit.coef for fit in some]).astype(np.float64)
-        eta = np.moveaxis(np.tensordot(X, coef, (1, 1)), 1, 0)
+        eta = X @ np.moveaxis(coef, 1, 0).reshape(X.shape[1], -1)
+        eta = np.moveaxis(eta.reshape(len(y), *coef.shape[::2]), 1, 0)
         eta += offset + np.stack([fit.intercept for fit in some])[:, None]
         scale = np.stack([fit.spec.scale for fit in some]).astype(np.float64)
         with jax.enable_x64(True):

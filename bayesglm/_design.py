@@ -10,8 +10,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from scipy.sparse import issparse
+from scipy import sparse
 from sklearn.utils import _safe_indexing
+
+from bayesglm._sparse_matrix import SparseMatrix, as_csr, is_sparse
 
 __all__ = [
     "ALIGNMENT",
@@ -165,21 +167,28 @@ def is_container(node):
 
 def take_rows(X, rows):
     """Some rows of an array, of a data frame, or of each leaf of a container."""
-    return jax.tree.map(lambda leaf: _safe_indexing(leaf, rows), X, is_leaf=_is_leaf)
+
+    def take(leaf):
+        return as_csr(leaf)[rows] if is_sparse(leaf) else _safe_indexing(leaf, rows)
+
+    return jax.tree.map(take, X, is_leaf=_is_leaf)
 
 
-def read_design(X, argument="X"):
+def read_design(X, argument="X", *, missing=False):
     """Read X into one matrix.
 
     Parameters
     ----------
     X : array_like (n, p), or a pytree of such
         Features; leaves share n.
+    missing : bool
+        Whether NaN is allowed.
 
     Returns
     -------
-    matrix : numpy.ndarray, shape (n, n_features)
-        float32 if every leaf is float32, otherwise float64. An array X of that type is not copied.
+    matrix : numpy.ndarray, shape (n, n_features), or SparseMatrix
+        float32 if every leaf is float32, otherwise float64. An array X of that type is not copied. Sparse, and in
+        double precision, if a leaf is sparse.
     layout : Layout
 
     Raises
@@ -203,24 +212,32 @@ def read_design(X, argument="X"):
         raise ValueError(f"{argument} has different leaves with the same dotted name {twice}; rename the keys.")
     leaves = [leaf for _, leaf in paths_and_leaves]
     arrays = [_read_leaf(leaf, label) for leaf, label in zip(leaves, labels, strict=True)]
-    lengths = [len(array) for array in arrays]
+    lengths = [array.shape[0] for array in arrays]
     if len(set(lengths)) > 1:
         listed = ", ".join(f"{label} has {length}" for label, length in zip(labels, lengths, strict=True))
         raise ValueError(f"All leaves of {argument} must have the same number of samples: {listed}.")
-    dtype = np.float32 if all(array.dtype == np.float32 for array in arrays) else np.float64
-    if len(arrays) == 1:
-        matrix = arrays[0].astype(dtype, copy=False)
-    else:
-        matrix = aligned_empty((lengths[0], sum(array.shape[1] for array in arrays)), dtype)
-        np.concatenate(arrays, axis=1, out=matrix)
+    matrix = _join(arrays)
     layout = Layout(
         treedef, names, tuple(array.shape[1] for array in arrays), tuple(column_names(leaf) for leaf in leaves)
     )
     if len(matrix) == 0:
         raise ValueError(f"{argument} has no samples: its shape is {matrix.shape}.")
-    for label, rows in zip(labels, layout.slices, strict=True):
-        check_finite(matrix[:, rows], label)
+    for label, array in zip(labels, arrays, strict=True):
+        check_finite(array, label, missing=missing)
     return matrix, layout
+
+
+def _join(arrays):
+    """Leaves beside each other."""
+    if any(map(sparse.issparse, arrays)):
+        joined = sparse.csr_array(sparse.hstack(arrays)) if len(arrays) > 1 else arrays[0]
+        return SparseMatrix(joined.astype(np.float64))
+    dtype = np.float32 if all(array.dtype == np.float32 for array in arrays) else np.float64
+    if len(arrays) == 1:
+        return arrays[0].astype(dtype, copy=False)
+    matrix = aligned_empty((len(arrays[0]), sum(array.shape[1] for array in arrays)), dtype)
+    np.concatenate(arrays, axis=1, out=matrix)
+    return matrix
 
 
 def aligned_empty(shape, dtype):
@@ -272,28 +289,38 @@ def as_numbers(value, label):
     raise ValueError(f"{label} must hold real numbers; got {type(value).__name__} of dtype {array.dtype}.{hint}")
 
 
-def check_finite(array, label):
-    """Raise a ValueError that says how many entries are NaN or infinite, and where the first one is."""
+def check_finite(array, label, *, missing=False):
+    """Raise a ValueError that says how many entries are NaN or infinite, and where the first one is.
+
+    With `missing`, NaN is allowed. The array may be sparse.
+    """
+    held = array.data if sparse.issparse(array) else array
     with np.errstate(all="ignore"):
-        if np.isfinite(np.sum(array)):
+        if np.isfinite(np.sum(held)):
             return
-    bad = ~np.isfinite(array)
+    bad = np.isinf(held) if missing else ~np.isfinite(held)
     count = int(bad.sum())
     if count:
-        first = tuple(int(i) for i in np.argwhere(bad)[0])
+        places = np.argwhere(bad) if held is array else np.transpose(_places(array, bad))
+        first = tuple(int(i) for i in places[0])
         where = first[0] if len(first) == 1 else first
+        what = "infinite" if missing else "NaN or infinite"
         raise ValueError(
-            f"{label} has {count} NaN or infinite {'entry' if count == 1 else 'entries'}, the first at {where}; "
+            f"{label} has {count} {what} {'entry' if count == 1 else 'entries'}, the first at {where}; "
             "drop those samples or fill them in."
         )
+
+
+def _places(matrix, chosen):
+    """Rows and columns of some of the entries that a csr_array holds."""
+    held = matrix.tocoo()
+    return held.row[chosen], held.col[chosen]
 
 
 def _read_leaf(leaf, label):
     if leaf is None:
         raise ValueError(f"{label} is None; expected an array of shape (samples, features).")
-    if issparse(leaf):
-        raise ValueError(f"{label} is a sparse matrix, which is not supported: hand over {label}.toarray().")
-    array = as_numbers(leaf, label)
+    array = _read_sparse(leaf, label) if is_sparse(leaf) else as_numbers(leaf, label)
     if array.ndim == 2 and array.shape[1] == 0:
         raise ValueError(
             f"{label} has no features: 0 feature(s) (shape={array.shape}) while a minimum of 1 is required."
@@ -302,6 +329,18 @@ def _read_leaf(leaf, label):
         hint = " Reshape your data: .reshape(-1, 1) if it is one feature." if array.ndim == 1 else ""
         raise ValueError(f"{label} must have two dimensions (samples, features); got shape {array.shape}.{hint}")
     return array
+
+
+def _read_sparse(leaf, label):
+    """Read a sparse matrix into a csr_array without duplicates; the user's own is left alone."""
+    if leaf.ndim != 2:
+        return np.empty(leaf.shape)  # which says what is wrong with it
+    matrix = as_csr(leaf)
+    matrix = sparse.csr_array((as_numbers(matrix.data, label), matrix.indices, matrix.indptr), shape=matrix.shape)
+    if not matrix.has_canonical_format:
+        matrix = matrix.copy()
+        matrix.sum_duplicates()
+    return matrix
 
 
 def _is_leaf(node):
@@ -321,11 +360,14 @@ def column_names(leaf):
 
 
 def _frame_to_array(frame):
-    """Read a data frame column by column: a mixture of types would become an array of objects."""
+    """Read a data frame, column by column where a mixture of types would become an array of objects."""
     names = list(frame.columns)
     repeated = sorted({str(name) for name in names if names.count(name) > 1})
     if repeated:
         raise ValueError(f"the column names {repeated} occur more than once")
+    whole = np.asarray(frame)
+    if whole.dtype.kind in "biuf":
+        return np.ascontiguousarray(whole)
     columns = [np.asarray(frame[column]) for column in frame.columns]
     for name, column in zip(frame.columns, columns, strict=True):
         if column.dtype.kind not in "biuf":

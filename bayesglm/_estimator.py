@@ -12,11 +12,12 @@ from sklearn.utils import RegressorTags
 
 from bayesglm import links
 from bayesglm._design import read_design, same_layout
-from bayesglm._fitting import Setup, fit_path, warn_of_fit
+from bayesglm._fitting import Setup, Start, fit_path, warn_of_fit
 from bayesglm._formula import read_formula
-from bayesglm._options import check_prior_shapes, resolve
-from bayesglm._problem import Data, Outputs, without_unseen
+from bayesglm._options import check_prior_shapes, drops_missing, resolve
+from bayesglm._problem import Data, Outputs, without_missing, without_unseen
 from bayesglm._score import SCORE_TYPES, score_fit
+from bayesglm._sparse_matrix import SparseMatrix, refuse_sparse
 from bayesglm._strength import (
     fill_strength,
     read_feature_mask,
@@ -28,7 +29,7 @@ from bayesglm._strength import (
 from bayesglm._targets import check_counts, read_offset, read_targets, read_weights
 from bayesglm.observation_models import GaussianObservations
 
-__all__ = ["PenalizedGLM"]
+__all__ = ["PenalizedGLM", "targets_of_formula"]
 
 
 class PenalizedGLM(BaseEstimator):
@@ -50,6 +51,8 @@ class PenalizedGLM(BaseEstimator):
         formula=None,
         fit_intercept=True,
         positive=False,
+        nan_policy="raise",
+        warm_start=False,
     ):
         self.observation_model = observation_model
         self.inverse_link_function = inverse_link_function
@@ -62,6 +65,8 @@ class PenalizedGLM(BaseEstimator):
         self.formula = formula
         self.fit_intercept = fit_intercept
         self.positive = positive
+        self.nan_policy = nan_policy
+        self.warm_start = warm_start
 
     @classmethod
     def from_formula(cls, formula, data, *, sample_weight=None, offset=None, **settings):
@@ -73,7 +78,7 @@ class PenalizedGLM(BaseEstimator):
             As in R, read by formulaic: ``"visits ~ 0 + plan + poly(age, 2)"``. With ``0 +`` a factor has a
             coefficient for each level, which a prior makes sense of; `fit_intercept` decides about the intercept.
         data : data frame
-            Missing values are an error.
+            Missing values are an error, unless `nan_policy` is "drop".
         sample_weight, offset
             As in `fit`.
         **settings
@@ -98,6 +103,7 @@ class PenalizedGLM(BaseEstimator):
         tags = BaseEstimator.__sklearn_tags__(self)
         tags.estimator_type = "regressor"
         tags.regressor_tags = RegressorTags()
+        tags.input_tags.sparse = True
         tags.target_tags.required = True
         tags.target_tags.multi_output = self._population
         tags.target_tags.single_output = not self._population
@@ -127,8 +133,8 @@ class PenalizedGLM(BaseEstimator):
 
         Parameters
         ----------
-        X : array_like (n, p), or a pytree of such
-            Features; with a formula, a data frame.
+        X : array_like (n, p), a sparse matrix of SciPy or JAX (BCOO), or a pytree of such
+            Features; with a formula, a data frame. If one is sparse, all are read as sparse and stay so.
         y : array_like (n,) for GLM, (n, outputs) for PopulationGLM
             Observations; a formula has its own.
         sample_weight : array_like (n,), optional
@@ -154,19 +160,21 @@ class PenalizedGLM(BaseEstimator):
         self._release()
         setup, strength, unknowns = self._read_all(X, y, sample_weight, offset)
         refuse_random(unknowns)
-        warn_of_fit(self._fit(setup, strength, unknowns))
+        warn_of_fit(self._fit(setup, strength, unknowns, start=self._last_fit(setup)))
         return self
 
     def predict(self, X, *, offset=None):
-        """Mean of y at the fit, shape (n,) for GLM and (n, outputs) for PopulationGLM."""
-        return self._mean(X, offset)
+        """Mean of y at the fit, shape (n,) for GLM and (n, outputs) for PopulationGLM.
 
-    def _mean(self, X, offset):
-        """Mean at the fit."""
+        Under ``nan_policy="drop"`` it is NaN where an entry of X or `offset` is missing.
+        """
+        return self._predict(X, offset, missing=drops_missing(self.nan_policy))
+
+    def _predict(self, X, offset, *, missing=False):
         spec = self._spec()
-        matrix = self._read_new(X, spec)
+        matrix = self._read_new(X, spec, missing=missing)
         with jax.enable_x64(matrix.dtype == np.float64):
-            return np.array(spec.form.link.inverse(self._linear_predictor(matrix, offset)))
+            return np.array(spec.form.link.inverse(self._linear_predictor(matrix, offset, missing=missing)))
 
     def score(self, X, y=None, *, sample_weight=None, offset=None, score_type=None):
         """Score the fit on data.
@@ -190,13 +198,20 @@ class PenalizedGLM(BaseEstimator):
             raise ValueError(f"score_type must be one of {SCORE_TYPES}; got {score_type!r}.")
         spec = self._spec(needs_dispersion=score_type in ("log-likelihood", "pseudo-r2-McFadden"))
         # In double precision whatever X is: the deviance is a small difference of large sums.
-        matrix = self._read_new(X, spec).astype(np.float64)
-        y = y if spec.layout.terms is None else spec.layout.terms.targets(X)
-        targets, _ = self._read_targets(y, len(matrix), spec.form.family, matrix.dtype, spec.outputs.classes)
-        weight = read_weights(sample_weight, len(matrix), matrix.dtype)
+        missing = drops_missing(self.nan_policy)
+        matrix = self._read_new(X, spec, missing=missing, with_targets=True).astype(np.float64)
+        if spec.layout.terms is not None:
+            y = targets_of_formula(spec.layout.terms, X, y, missing=missing)
+        targets, _ = self._read_targets(
+            y, len(matrix), spec.form.family, matrix.dtype, spec.outputs.classes, missing=missing
+        )
+        weight = read_weights(sample_weight, len(matrix), matrix.dtype, missing=missing)
         with jax.enable_x64(True):
-            eta = self._linear_predictor(matrix, offset).reshape(targets.shape)
-            return float(score_fit(targets, eta, [weight], spec.form, spec.scale, score_type)[0])
+            eta = self._linear_predictor(matrix, offset, missing=missing).reshape(targets.shape)
+            kept = ~np.isnan(weight) & ~np.isnan(targets).any(1) & ~np.isnan(eta).any(1) if missing else slice(None)
+            if missing and not (weight[kept] > 0).any():
+                raise ValueError("nan_policy='drop' leaves no sample to score.")
+            return float(score_fit(targets[kept], eta[kept], [weight[kept]], spec.form, spec.scale, score_type)[0])
 
     def _release(self):
         """Let go of the data of the last fit before those of the next are put together."""
@@ -222,17 +237,30 @@ class PenalizedGLM(BaseEstimator):
             )
         return setup, strength, unknowns
 
-    def _fit(self, setup, strength, unknowns, *, for_sampling=False):
+    def _last_fit(self, setup):
+        """Coefficients and intercepts to start from, or None."""
+        if not self.warm_start or "coef_" not in vars(self):
+            return None
+        last, layout = self.spec_.layout, setup.layout
+        if (last.treedef, last.widths, self.spec_.free.shape) != (layout.treedef, layout.widths, setup.free.shape):
+            return None
+        coef = np.concatenate(jax.tree.leaves(self.coef_)).reshape(setup.free.shape)
+        start = Start(np.where(setup.free, coef, 0.0), self.intercept_)
+        return start if np.isfinite(coef).all() and np.isfinite(self.intercept_).all() else None
+
+    def _fit(self, setup, strength, unknowns, *, for_sampling=False, start=None):
         """Fit; set the fitted attributes and return a Fitted."""
         prior, given = setup.parts.prior, self.regularizer_strength
         if unknowns.kinds:
+            refuse_sparse(setup.data.X, "regularizer_strength='evidence'")
             # Loads what draws need.
             from bayesglm._evidence import most_likely_strengths
 
             values, fitted = most_likely_strengths(setup, strength, unknowns)
             given = fill_strength(given, prior, unknowns, values)
         else:
-            (fitted,) = fit_path(setup, [strength], for_sampling=for_sampling)
+            start = None if start is None else [start]
+            (fitted,) = fit_path(setup, [strength], for_sampling=for_sampling, start=start)
         self._set_fitted(fitted, given)
         return fitted
 
@@ -251,29 +279,38 @@ class PenalizedGLM(BaseEstimator):
 
     def _read(self, X, y, sample_weight, offset, *, for_sampling=False):
         """Check all arguments but the strength; return a Setup."""
-        parts = self._resolve()
+        parts, missing = self._resolve(), drops_missing(self.nan_policy)
         terms = None
         if self.formula is not None:
-            terms = read_formula(self.formula, X)
-            X, y = terms.design(X), terms.targets(X)
-        matrix, layout = read_design(X)
+            terms = read_formula(self.formula, X, missing=missing)
+            kept = terms.complete(X, with_targets=True) if missing else None
+            y = targets_of_formula(terms, X, y, kept=kept)
+            X = terms.design(X, kept=kept)
+        matrix, layout = read_design(X, missing=missing)
+        if for_sampling:
+            refuse_sparse(matrix, "sample")
         layout = replace(layout, terms=terms)
         dtype = matrix.dtype
         family = type(parts.family)
-        targets, outputs = self._read_targets(y, len(matrix), family, dtype)
+        targets, outputs = self._read_targets(y, len(matrix), family, dtype, missing=missing)
         if for_sampling:
             check_counts(targets, family)
         check_prior_shapes(parts, outputs)
-        weight = read_weights(sample_weight, len(matrix), dtype)
-        shift = read_offset(offset, len(matrix), outputs, dtype)
-        data = without_unseen(Data(matrix, targets, weight, shift))
+        if isinstance(matrix, SparseMatrix) and (family.joint or not parts.fit_intercept):
+            what = "classes" if family.joint else "fit_intercept=False"
+            raise ValueError(f"X is a sparse matrix, which is not supported with {what}: hand over X.toarray().")
+        weight = read_weights(sample_weight, len(matrix), dtype, missing=missing)
+        shift = read_offset(offset, len(matrix), outputs, dtype, missing=missing)
+        data, lost = Data(matrix, targets, weight, shift), None
+        if missing:
+            data, lost = without_missing(data)
         free = read_feature_mask(self.feature_mask, layout, outputs.count)
-        positive = read_positive(self.positive, layout, outputs.shape)
-        return Setup(parts, data, layout, free, outputs, positive & free if parts.prior.has_bounds else None)
+        positive = read_positive(self.positive, layout, outputs.shape) & free if parts.prior.has_bounds else None
+        return Setup(parts, without_unseen(data), layout, free, outputs, positive, lost)
 
-    def _read_targets(self, y, n_samples, family, dtype, classes=None):
+    def _read_targets(self, y, n_samples, family, dtype, classes=None, *, missing=False):
         """y as an array (n_samples, outputs), and what outputs are."""
-        targets = read_targets(y, n_samples, family, dtype, population=self._population)
+        targets = read_targets(y, n_samples, family, dtype, population=self._population, missing=missing)
         return targets, Outputs(targets.shape[1], self._population)
 
     @staticmethod
@@ -299,6 +336,7 @@ class PenalizedGLM(BaseEstimator):
         self.intercept_ = fitted.intercept.reshape(outputs.shape or 1)
         self.scale_ = spec.scale[:: outputs.n_classes]
         self.dof_resid_ = fitted.total - fitted.edf
+        self.n_samples_dropped_ = fitted.n_dropped
         self.n_features_in_ = spec.layout.n_features
         if spec.layout.is_array and spec.layout.columns[0] is not None:
             self.feature_names_in_ = np.array(spec.layout.columns[0], object)
@@ -322,16 +360,27 @@ class PenalizedGLM(BaseEstimator):
         return self.spec_
 
     @staticmethod
-    def _read_new(X, spec):
+    def _read_new(X, spec, *, missing=False, with_targets=False):
         terms = spec.layout.terms
-        matrix, layout = read_design(X if terms is None else terms.design(X))
+        if terms is not None:
+            X = terms.design(X, kept=terms.complete(X, with_targets=with_targets) if missing else None)
+        matrix, layout = read_design(X, missing=missing)
         same_layout(layout, spec.layout)
         return matrix
 
-    def _linear_predictor(self, matrix, offset):
+    def _linear_predictor(self, matrix, offset, *, missing=False):
         """At the fit; shape (n,) for GLM and (n, outputs) for PopulationGLM."""
         outputs = self._spec().outputs
         coef = np.concatenate(jax.tree.leaves(self.coef_)).reshape(-1, outputs.count)
-        shift = read_offset(offset, len(matrix), outputs, matrix.dtype)
+        shift = read_offset(offset, len(matrix), outputs, matrix.dtype, missing=missing)
         eta = matrix @ coef + self.intercept_.ravel() + shift
         return eta.reshape(len(matrix), *outputs.shape)
+
+
+def targets_of_formula(terms, data, y, *, missing=False, kept=None):
+    """What a formula has as y has it; a ValueError if one was handed over, too."""
+    if y is not None:
+        raise ValueError(
+            "y must be None for a model with a formula, which has its own: hand over the data frame alone."
+        )
+    return terms.targets(data, kept=terms.complete(data, with_targets=True) if missing else kept)

@@ -3,7 +3,7 @@
 import numbers
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -19,17 +19,20 @@ from bayesglm._problem import Data, Outputs, against_last, balanced, make_batche
 from bayesglm._propriety import (
     boundary_fault,
     class_separation_fault,
+    lone_fault,
     missing_class_fault,
     rank_fault,
     row_space,
     separation_fault,
 )
+from bayesglm._sparse_matrix import SparseMatrix
+from bayesglm._sparse_smooth import find_sparse_smooth_modes
 from bayesglm._warn import warn_user
 from bayesglm._working_set import find_sparse_modes
 from bayesglm.links import IDENTITY
 from bayesglm.priors import bound
 
-__all__ = ["Fitted", "Setup", "fit_path", "make_problems", "warn_of_fit"]
+__all__ = ["Fitted", "Setup", "Start", "fit_path", "make_problems", "warn_of_fit"]
 
 # Penalties with kinks: features and entries of X up to which all features are solved for at once.
 SMALL_WIDTH, SMALL_SIZE = 256, 10**6
@@ -54,6 +57,14 @@ class Setup(NamedTuple):
     free: np.ndarray  # (p, outputs) bool: coefficients that are not held at zero
     outputs: Outputs
     positive: np.ndarray | None = None  # (p, outputs) bool: coefficients that may not be negative; None: all may be
+    missing: Any = None  # (n,) bool: samples that were left out, for an entry of theirs is missing
+
+
+class Start(NamedTuple):
+    """Where a fit may start."""
+
+    coef: np.ndarray  # (p, outputs)
+    intercept: np.ndarray  # (outputs,)
 
 
 class Effort(NamedTuple):
@@ -73,6 +84,7 @@ class Fitted:
     modes: list
     spec: Spec
     tol: float
+    n_dropped: int = 0  # samples with a missing entry
 
     @cached_property
     def coef(self):
@@ -84,11 +96,6 @@ class Fitted:
     def intercept(self):
         """Intercepts, shape (outputs,)."""
         return balanced(per_output(self.batches, [mode.intercept for mode in self.modes]), self.spec.outputs)
-
-    @property
-    def starts(self):
-        """Coefficients and intercepts of each batch, for a fit to start from."""
-        return [(mode.coef, mode.intercept) for mode in self.modes]
 
     @property
     def edf(self):
@@ -144,6 +151,12 @@ class Fitted:
         bounded = np.zeros_like(flat) if self.spec.positive is None else self.spec.positive[:, output] & flat
         settings = {"with_intercept": with_intercept, "bounded": bounded}
         eta = offset[:, output] + self.intercept[output] + X @ self.coef[:, output]
+        if isinstance(X, SparseMatrix):
+            few = _columns(X, flat)
+            if few is None:
+                return None if link == IDENTITY else lone_fault(X, y, weight, flat & ~bounded, family)
+            settings["bounded"] = bounded[flat]
+            X, flat, bounded = few, flat[flat], bounded[flat]
         # Whether the Hessian is regular says nothing of coefficients that a bound holds at zero.
         determined = self.determined and not bounded.any()
         return (None if determined else rank_fault(X, weight, flat, **settings)) or (
@@ -176,7 +189,7 @@ def fit_path(setup, strengths, *, for_sampling=False, start=None, rough=False):
         Each as from `read_strength`.
     for_sampling : bool
         Whether draws are to follow, which take longer than any fit: then it should compile quickly.
-    start : list of Fitted, optional
+    start : list of Fitted or Start, optional
         Fits to similar data, one for each strength, to start from.
     rough : bool
         Whether effective degrees of freedom and dispersions do not matter.
@@ -191,7 +204,9 @@ def fit_path(setup, strengths, *, for_sampling=False, start=None, rough=False):
     with jax.enable_x64(data.X.dtype == np.float64):
         X = on_device(data.X)
         effort = Effort(SMALL_SIZE if for_sampling else TINY_SIZE, rough)
-        starts = [[None] * len(split[0])] * len(split) if start is None else [each.starts for each in start]
+        starts = [[None] * len(split[0])] * len(split)
+        if start is not None:
+            starts = [[_begin(each, batch) for batch in batches] for each, batches in zip(start, split, strict=True)]
         found = [
             _fit_batches(X, data, batches, begins, parts, effort)
             for batches, begins in zip(zip(*split, strict=True), zip(*starts, strict=True), strict=True)
@@ -200,7 +215,8 @@ def fit_path(setup, strengths, *, for_sampling=False, start=None, rough=False):
         for strength, batches, modes_and_scales in zip(strengths, split, zip(*found, strict=True), strict=True):
             modes, scales = zip(*modes_and_scales, strict=True)
             spec = _make_spec(setup, strength, batches, scales)
-            fits.append(Fitted(data, batches, list(modes), spec, _tolerance(parts, data.X.dtype)))
+            n_dropped = 0 if setup.missing is None else int(setup.missing.sum())
+            fits.append(Fitted(data, batches, list(modes), spec, _tolerance(parts, data.X.dtype), n_dropped))
     return fits
 
 
@@ -212,6 +228,13 @@ def make_problems(setup, strength):
     if setup.outputs.classes is not None and batches[-1].outputs.shape[1] > setup.outputs.n_classes:
         raise ValueError("mask has a group that spans responses; a group may span the classes of one response only.")
     return batches
+
+
+def _begin(start, batch):
+    """Coefficients and intercepts for the problems of a batch to start from."""
+    dtype = batch.y.dtype
+    coef = np.stack([start.coef[:, block] for block in batch.outputs]).astype(dtype)
+    return coef, np.stack([start.intercept[block] for block in batch.outputs]).astype(dtype)
 
 
 def _fit_batches(X, data, batches, starts, parts, effort):
@@ -252,7 +275,7 @@ def _join(parts):
 
 
 def _is_small(X):
-    return X.shape[1] <= SMALL_WIDTH and X.size <= SMALL_SIZE
+    return not isinstance(X, SparseMatrix) and X.shape[1] <= SMALL_WIDTH and X.size <= SMALL_SIZE
 
 
 def _size(batch):
@@ -276,6 +299,8 @@ def _fit_batch(X, data, batch, parts, start, effort, n_paths=None):
         return modes, np.where(freedom >= 1, modes.pearson.sum(1) / np.where(freedom >= 1, freedom, 1), np.nan)
     for _ in range(MAX_SCALE_STEPS):
         arguments = X, data.weight, batch.y, batch.offset, modes.coef, modes.intercept
+        if isinstance(X, SparseMatrix):
+            arguments = _as_offset(X, arguments)
         new = np.asarray(likeliest_scale(*arguments, family=type(family), link=parts.link))
         settled = np.abs(np.log(new / scale)) < np.sqrt(np.finfo(new.dtype).eps) / 10
         scale = new
@@ -296,7 +321,11 @@ def _find_modes(X, data, batch, scale, start, parts, effort):
     problem = X, data.weight, batch.y, batch.offset, batch.strength, batch.free
     is_tiny = X.size * batch.outputs.size <= effort.tiny
     exact = not effort.rough and not parts.family.scale_shapes_mean and not isinstance(parts.family.scale, numbers.Real)
-    if parts.prior.smooth and not parts.family.joint:
+    if parts.prior.smooth and isinstance(X, SparseMatrix):
+        static["trace"] = "exact" if exact else "none" if effort.rough else "cheap"
+        del static["fit_intercept"]  # there is one
+        modes = find_sparse_smooth_modes(*problem, scale, start, tol, parts.max_iter, **static)
+    elif parts.prior.smooth and not parts.family.joint:
         dual = n_features > n_samples and bool(((batch.strength > 0) | ~batch.free).all())
         static |= {"dual": dual, "alike": dual and _is_alike(batch), "n_paths": effort.n_paths}
         static["trace"] = "exact" if exact else "none" if effort.rough else "cheap"
@@ -308,6 +337,13 @@ def _find_modes(X, data, batch, scale, start, parts, effort):
         static["prior"] = type(parts.prior)
         modes = find_sparse_modes(*problem, scale, start, tol, parts.max_iter, **static, exact_trace=exact)
     return _of_smallest_norm(jax.tree.map(np.asarray, modes), data, batch, parts)
+
+
+def _as_offset(X, arguments):
+    """Arguments of `likeliest_scale` whose offset holds what a sparse X adds, and whose X has no features."""
+    _, weight, y, offset, coef, intercept = arguments
+    moved = np.stack([X @ one for one in coef])
+    return np.zeros((len(X), 0)), weight, y, offset + moved, coef[:, :0], intercept
 
 
 def _is_alike(batch):
@@ -329,6 +365,13 @@ def _singular(modes, dtype):
     return modes.pivot <= max(SINGULAR_PIVOT, 400 * modes.coef.shape[1] * np.finfo(dtype).eps)
 
 
+def _columns(X, chosen):
+    """Some features (p,) bool, dense; None if they are those of a sparse X and that would be much."""
+    if not isinstance(X, SparseMatrix):
+        return X[:, chosen]
+    return X.some_columns(chosen).T if len(X) * chosen.sum() <= SMALL_SIZE else None
+
+
 def _of_smallest_norm(modes, data, batch, parts):
     """Among the optima of collinear features without a penalty, take the one of smallest norm."""
     coef, intercept = modes.coef + 0.0, modes.intercept.copy()  # + 0.0 turns -0.0 into 0.0
@@ -338,9 +381,9 @@ def _of_smallest_norm(modes, data, batch, parts):
         if parts.prior.has_bounds:
             is_flat = is_flat & ~strength.bounded
         for output, flat in enumerate((is_flat & batch.free[b]).T):
-            if flat.any():
-                mean = data.weight @ data.X[:, flat] / data.weight.sum() * parts.fit_intercept
-                seen = row_space((data.X[:, flat] - mean)[data.weight > 0])
+            if flat.any() and (some := _columns(data.X, flat)) is not None:
+                mean = data.weight @ some / data.weight.sum() * parts.fit_intercept
+                seen = row_space((some - mean)[data.weight > 0])
                 surplus = coef[b, flat, output] - seen @ (seen.T @ coef[b, flat, output])
                 coef[b, flat, output] -= surplus
                 intercept[b, output] += mean @ surplus

@@ -1,7 +1,12 @@
 """Formulas: from a data frame to a container X with one leaf per term, and y."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+
+from bayesglm._design import column_names, take_rows
 
 __all__ = ["Terms", "read_formula"]
 
@@ -15,21 +20,30 @@ class Terms:
     left: Any
     right: Any
 
-    def design(self, data):
-        """A dict of one data frame per term. The intercept, which is the model's, is none of them."""
-        matrix = _evaluate(self.right, data)
+    def complete(self, data, *, with_targets=False):
+        """Which rows have all that the formula's right side needs, or both sides: (n,) bool."""
+        return _complete(
+            self.right.required_variables | (self.left.required_variables if with_targets else set()), data
+        )
+
+    def design(self, data, kept=None):
+        """A dict of one data frame per term. The intercept, which is the model's, is none of them.
+
+        Given `kept` (n,) bool, only these rows are read; the others are NaN.
+        """
+        matrix = _evaluate(self.right, data, kept)
         slices = {str(term): columns for term, columns in self.right.term_slices.items()}
         leaves = {term: matrix.iloc[:, columns] for term, columns in slices.items() if term != INTERCEPT}
         # "plan[b]" in the leaf "plan" is "b".
         return {term: leaf.rename(columns=lambda name: _within(name, term)) for term, leaf in leaves.items()}  # noqa: B023
 
-    def targets(self, data):
-        """y, of one column or several."""
-        matrix = _evaluate(self.left, data)
+    def targets(self, data, kept=None):
+        """y, of one column or several; `kept` as for `design`."""
+        matrix = _evaluate(self.left, data, kept)
         return matrix.iloc[:, 0] if matrix.shape[1] == 1 else matrix
 
 
-def read_formula(formula, data):
+def read_formula(formula, data, *, missing=False):
     """Read a formula with the data of a fit.
 
     Parameters
@@ -37,6 +51,8 @@ def read_formula(formula, data):
     formula : str
         As in R: ``"y ~ a + b:c + poly(d, 2)"``.
     data : data frame
+    missing : bool
+        Whether rows may lack some of what the formula needs; they are not read then.
 
     Returns
     -------
@@ -57,6 +73,8 @@ def read_formula(formula, data):
         raise ValueError(f"formula {formula!r} cannot be read: {error}") from error
     if not isinstance(parsed, formulaic.StructuredFormula):
         raise ValueError(f"formula must have two sides, as in 'y ~ a + b'; got {formula!r}.")
+    if missing:
+        data = take_rows(data, np.flatnonzero(_complete(_named(formula, data), data)))
     found = _evaluate(parsed, data)
     if set(found.rhs.model_spec.term_slices) <= {INTERCEPT}:
         raise ValueError(f"formula must have a term besides the intercept; got {formula!r}.")
@@ -68,8 +86,32 @@ def _within(column, term):
     return column[len(term) + 1 : -1] if column.startswith(f"{term}[") and column.endswith("]") else column
 
 
-def _evaluate(spec, data):
+def _named(formula, data):
+    """Columns of a data frame that a formula names; which it needs, formulaic tells once it has read the data."""
+    columns = column_names(data) or list(data)
+    return [name for name in columns if re.search(rf"(?<![\w.]){re.escape(name)}(?![\w.(])", formula)]
+
+
+def _complete(variables, data):
+    """Which rows of a data frame have all of some variables."""
+    # pandas comes with formulaic.
+    import pandas as pd
+
+    try:
+        missing = [pd.isna(np.asarray(data[name], object)) for name in sorted(variables)]
+    except Exception as error:
+        raise ValueError(f"formula and data do not fit: {error!r}") from error
+    kept = ~np.any(missing, axis=0) if missing else np.ones(len(data), bool)
+    if not np.any(kept):
+        raise ValueError("nan_policy='drop' leaves no sample: each lacks something that the formula needs.")
+    return kept
+
+
+def _evaluate(spec, data, kept=None):
     """Matrices of a formula; what is missing is an error, rather than rows that disappear."""
+    if kept is not None and not kept.all():
+        matrix = _evaluate(spec, take_rows(data, np.flatnonzero(kept)))
+        return matrix.astype(float).set_axis(np.flatnonzero(kept)).reindex(range(len(kept)))
     try:
         return spec.get_model_matrix(data, na_action="raise")
     except Exception as error:

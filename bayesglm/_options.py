@@ -18,6 +18,7 @@ __all__ = [
     "check_prior_shapes",
     "check_random_strengths",
     "check_run_options",
+    "drops_missing",
     "is_conjugate",
     "read_key",
     "resolve",
@@ -40,6 +41,7 @@ REGULARIZERS: dict[str, type] = {
 SOLVERS = ("Newton", "ProximalNewton")
 METHODS = ("auto", "exact", "hmc", "laplace", "nuts")
 PARAMETRIZATIONS = ("auto", "direct", "mixture")
+NAN_POLICIES = ("raise", "drop")
 DISPERSION_PRIORS = ("plug-in", "conditional")
 
 
@@ -121,6 +123,13 @@ def check_run_options(method, parametrization, counts, seed, target_accept_prob)
     _check_seed(seed)
     if not isinstance(target_accept_prob, numbers.Real) or not 0.0 < float(target_accept_prob) < 1.0:
         raise ValueError(f"target_accept_prob must lie between 0 and 1; got {target_accept_prob!r}.")
+
+
+def drops_missing(nan_policy):
+    """Whether samples with missing entries are left out; a ValueError if that is not clear."""
+    if not isinstance(nan_policy, str) or nan_policy not in NAN_POLICIES:
+        raise ValueError(f"nan_policy must be one of {NAN_POLICIES}; got {nan_policy!r}.")
+    return nan_policy == "drop"
 
 
 def is_conjugate(family, link, prior, intercept_prior, *, conditional):

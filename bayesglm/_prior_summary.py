@@ -9,8 +9,10 @@ import numpy as np
 from bayesglm._numpyro import dist, own_dist
 from bayesglm._problem import is_grouped
 
-__all__ = ["summarize_priors"]
+__all__ = ["priors_as_text", "summarize_priors"]
 
+# Lines of a text beyond which the others are counted only.
+MOST_LINES = 20
 TEXT = ["feature", "output", "class", "group", "strength", "ratio"]
 
 
@@ -39,6 +41,26 @@ def summarize_priors(matrix, spec):
     text = [column for column in TEXT if column in table]
     table[text] = table[text].astype(object).where(table[text].notna(), "")
     return table[[*text, "prior", "sd", *(["sd_of_effect"] if matrix is not None else [])]]
+
+
+def priors_as_text(spec):
+    """A line for each row of the table: ``coef.history[0]: strength 0.02 -> Laplace(loc=0, scale=0.125)``."""
+    lines = [_line(variable, row) for variable, row in summarize_priors(None, spec).iterrows()]
+    more = [f"... and {len(lines) - MOST_LINES} more: see prior_summary()"] if len(lines) > MOST_LINES else []
+    return "\n".join(f"  {line}" for line in lines[:MOST_LINES] + more)
+
+
+def _line(variable, row):
+    """A row in words."""
+    facts = {name: row[name] for name in TEXT if name in row and row[name] != ""}
+    where = f"[{facts['feature']}]" if facts.get("feature", "all") != "all" else ""
+    of = "".join(f", {name} {facts[name]}" for name in ("output", "group") if facts.get(name, "all") != "all")
+    sizes = [
+        f"{name} {facts[name] if isinstance(facts[name], str) else _digits(facts[name])}"
+        for name in ("strength", "ratio")
+        if name in facts
+    ]
+    return f"{variable}{where}{of}: {', '.join(sizes)}{' -> ' if sizes else ''}{row['prior']}"
 
 
 def describe(distribution):

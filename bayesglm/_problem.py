@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from bayesglm._design import ALIGNMENT, aligned_empty
+from bayesglm._sparse_matrix import SparseMatrix
 from bayesglm.priors import Bounded
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "on_device",
     "per_output",
     "shared_shifts",
+    "without_missing",
     "without_unseen",
 ]
 
@@ -83,6 +85,26 @@ class Outputs:
         return [f"{response}, {label}" if response else str(label) for response in responses for label in self.classes]
 
 
+def without_missing(data):
+    """Data in which samples with a NaN have weight 0, and which samples these are, (n,) bool.
+
+    Raises
+    ------
+    ValueError
+        If none is left.
+    """
+    X = data.X
+    missing = np.isnan(data.weight) | np.isnan(data.y).any(1) | np.isnan(data.offset).any(1)
+    missing |= X.missing() if isinstance(X, SparseMatrix) else np.isnan(X).any(1)
+    if not missing.any():
+        return data, missing
+    if not (data.weight[~missing] > 0).any():
+        raise ValueError("nan_policy='drop' leaves no sample: each lacks an entry of X, y, sample_weight or offset.")
+    X = X.without(missing) if isinstance(X, SparseMatrix) else np.where(missing[:, None], X.dtype.type(0), X)
+    y, offset = (np.where(missing[:, None], array.dtype.type(0), array) for array in (data.y, data.offset))
+    return Data(X, y, np.where(missing, data.weight.dtype.type(0), data.weight), offset), missing
+
+
 def without_unseen(data):
     """Data in which samples of weight 0 are the average sample, whatever they held.
 
@@ -99,14 +121,17 @@ def without_unseen(data):
         array[unseen] = share @ array
         return array
 
-    return Data(averaged(data.X), averaged(data.y), data.weight, averaged(data.offset))
+    X = data.X.without(unseen) if isinstance(data.X, SparseMatrix) else averaged(data.X)
+    return Data(X, averaged(data.y), data.weight, averaged(data.offset))
 
 
 def on_device(array):
     """Array where JAX computes; on a CPU it is the same memory, if that starts at a multiple of 64 bytes.
 
-    NumPy's rarely does. A copy that does is made by NumPy, several times faster than by JAX.
+    NumPy's rarely does. A copy that does is made by NumPy, several times faster than by JAX. A sparse matrix stays.
     """
+    if isinstance(array, SparseMatrix):
+        return array
     if array.ctypes.data % ALIGNMENT or not array.flags.c_contiguous:
         copy = aligned_empty(array.shape, array.dtype)
         copy[...] = array

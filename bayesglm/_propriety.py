@@ -8,6 +8,7 @@ __all__ = [
     "Fault",
     "boundary_fault",
     "class_separation_fault",
+    "lone_fault",
     "missing_class_fault",
     "rank_fault",
     "row_space",
@@ -157,6 +158,33 @@ def _flat_design(X, flat, *, with_intercept):
     """Features without a prior, and a constant if the intercept has none either."""
     design = X[:, flat]
     return np.column_stack([np.ones(len(design)), design - design.mean(0)]) if with_intercept else design
+
+
+def lone_fault(X, y, weight, flat, family):
+    """The fault of features without a prior along each of which alone the likelihood rises for ever, or None.
+
+    What can be told of many features at little cost, among them rare ones whose every y is 0.
+
+    Parameters
+    ----------
+    X : SparseMatrix
+    y, weight : (n,)
+    flat : (p,) bool
+    family : class
+    """
+    columns, direction = X.columns, family.recession(y)
+    which = np.repeat(np.arange(len(flat)), np.diff(columns.indptr))
+    seen = (weight[columns.indices] > 0) & (columns.data != 0)
+    signed = direction[columns.indices] * np.sign(columns.data)
+    up, down, held = (np.bincount(which, seen & (signed == sign), len(flat)) > 0 for sign in (1, -1, 0))
+    count = int((flat & ~held & (up != down)).sum())
+    if not count:
+        return None
+    return Fault(
+        f"{count} of the features without a penalty separate the data, so the likelihood rises for ever along them",
+        "Give them a regularizer_strength.",
+        is_unbounded=True,
+    )
 
 
 def row_space(design):

@@ -10,8 +10,8 @@ from bayesglm._warn import warn_user
 __all__ = ["read_labels", "read_offset", "read_targets", "read_weights"]
 
 
-def read_targets(y, n_samples, family, dtype, *, population):
-    """Read y into shape (n_samples, outputs).
+def read_targets(y, n_samples, family, dtype, *, population, missing=False):
+    """Read y into shape (n_samples, outputs); with `missing`, NaN is allowed.
 
     Raises
     ------
@@ -31,9 +31,9 @@ def read_targets(y, n_samples, family, dtype, *, population):
         hint = " Use PopulationGLM for several outputs." if array.ndim == 2 else ""
         raise ValueError(f"y must have shape (samples,) for GLM; got {array.shape}.{hint}")
     _check_length(array, n_samples)
-    check_finite(array, "y")
+    check_finite(array, "y", missing=missing)
     array = array.astype(dtype)
-    outside = family.outside(array)
+    outside = family.outside(array) & ~np.isnan(array)
     if outside.any():
         first = tuple(int(i) for i in np.argwhere(outside)[0])
         raise ValueError(
@@ -43,7 +43,7 @@ def read_targets(y, n_samples, family, dtype, *, population):
     return array.reshape(n_samples, -1)
 
 
-def read_labels(y, n_samples, dtype, classes=None):
+def read_labels(y, n_samples, dtype, classes=None, *, missing=False):
     """Read labels into indicators.
 
     Parameters
@@ -54,6 +54,8 @@ def read_labels(y, n_samples, dtype, classes=None):
         Of the indicators.
     classes : numpy.ndarray, optional
         Labels that are known; by default those of y.
+    missing : bool
+        Whether labels may be missing (None or NaN): their indicators are NaN.
 
     Returns
     -------
@@ -76,21 +78,27 @@ def read_labels(y, n_samples, dtype, classes=None):
     _check_length(array, n_samples)
     if array.dtype.kind == "c":
         raise ValueError("y must hold labels. Complex data not supported.")
+    lost = np.zeros(array.shape, bool)
     if array.dtype.kind == "f":
-        check_finite(array, "y")
-        check_classification_targets(array.ravel())
-    if array.dtype.kind == "O" and any(label is None or label != label for label in array.flat):
-        raise ValueError("y has missing labels (None or NaN): drop those samples.")
+        check_finite(array, "y", missing=missing)
+        lost = np.isnan(array)
+        check_classification_targets(array[~lost])
+    if array.dtype.kind == "O":
+        lost = np.array([label is None or bool(label != label) for label in array.flat]).reshape(array.shape)
+    if lost.any() and not missing:
+        raise ValueError("y has missing labels (None or NaN): drop those samples, or say nan_policy='drop'.")
     if classes is None:
-        classes = _distinct(array)
+        classes = _distinct(array[~lost])
         if len(classes) < 2:
             raise ValueError(f"y must hold at least two classes; got one class: {classes.tolist()[0]!r}.")
     place = {label: number for number, label in enumerate(classes.tolist())}
-    unknown = [label for label in array.ravel().tolist() if label not in place]
+    unknown = [label for label in array[~lost].tolist() if label not in place]
     if unknown:
         raise ValueError(f"y has {len(unknown)} labels that the fit does not know, the first is {unknown[0]!r}.")
-    numbers = np.array([place[label] for label in array.ravel().tolist()]).reshape(array.shape)
+    numbers = np.zeros(array.shape, int)
+    numbers[~lost] = [place[label] for label in array[~lost].tolist()]
     indicators = (numbers[..., None] == np.arange(len(classes))).astype(dtype)
+    indicators[lost] = np.nan
     return indicators.reshape(n_samples, -1), classes, array.ndim == 2
 
 
@@ -124,7 +132,7 @@ def _check_length(array, n_samples):
 
 def check_counts(y, family):
     """Raise a ValueError if a family of counts is given fractions: only `fit` has a use for them."""
-    fractional = y != np.round(y)
+    fractional = (y != np.round(y)) & ~np.isnan(y)
     if family.is_count and fractional.any():
         raise ValueError(
             f"y must hold whole numbers to sample from {family.__name__}; {int(fractional.sum())} entries are "
@@ -132,26 +140,26 @@ def check_counts(y, family):
         )
 
 
-def read_weights(sample_weight, n_samples, dtype):
-    """Read sample_weight into shape (n_samples,); None is ones."""
+def read_weights(sample_weight, n_samples, dtype, *, missing=False):
+    """Read sample_weight into shape (n_samples,); None is ones. With `missing`, NaN is allowed."""
     if sample_weight is None:
         return np.ones(n_samples, dtype)
     array = as_numbers(sample_weight, "sample_weight").astype(dtype)
     if array.shape != (n_samples,):
         raise ValueError(f"sample_weight must have shape ({n_samples},); got {array.shape}.")
-    check_finite(array, "sample_weight")
+    check_finite(array, "sample_weight", missing=missing)
     if (array < 0).any():
-        raise ValueError(f"sample_weight must not be negative; the smallest is {array.min():g}.")
+        raise ValueError(f"sample_weight must not be negative; the smallest is {np.nanmin(array):g}.")
     with np.errstate(over="ignore"):
-        if not np.isfinite(array.sum()):
+        if not np.isfinite(np.nansum(array)):
             raise ValueError(f"sample_weight has an infinite sum in {np.dtype(dtype).name}; divide it by its mean.")
     if not (array > 0).any():
         raise ValueError("sample_weight is zero everywhere: there is nothing to fit.")
     return array
 
 
-def read_offset(offset, n_samples, outputs, dtype):
-    """Read offset into shape (n_samples, outputs); None is zeros."""
+def read_offset(offset, n_samples, outputs, dtype, *, missing=False):
+    """Read offset into shape (n_samples, outputs); None is zeros. With `missing`, NaN is allowed."""
     if offset is None:
         return np.zeros((n_samples, outputs.count), dtype)
     array = as_numbers(offset, "offset").astype(dtype)
@@ -160,5 +168,5 @@ def read_offset(offset, n_samples, outputs, dtype):
         allowed.insert(0, (n_samples,))
     if array.shape not in allowed:
         raise ValueError(f"offset must have shape {' or '.join(map(str, allowed))}; got {array.shape}.")
-    check_finite(array, "offset")
+    check_finite(array, "offset", missing=missing)
     return np.broadcast_to(array.reshape(n_samples, -1), (n_samples, outputs.count))

@@ -24,6 +24,8 @@ from bayesglm._passes import (
     value_and_slope,
 )
 from bayesglm._quadratic import trace_of_hat
+from bayesglm._sparse_composite import minimize_sparse
+from bayesglm._sparse_matrix import SparseMatrix
 
 __all__ = ["find_sparse_modes"]
 
@@ -114,7 +116,8 @@ def _begin(X, share, problem, coef, intercept, fit_intercept, *, family, link):
     if np.isnan(intercept).any():
         intercept = np.asarray(start_of_intercept(problem.y, problem.offset, share, link, fit_intercept))
     active = np.flatnonzero(coef.any(1))
-    eta = problem.offset + intercept + (np.asarray(X[:, active]) @ coef[active] if active.size else 0)
+    moved = X @ coef if isinstance(X, SparseMatrix) else np.asarray(X[:, active]) @ coef[active] if active.size else 0
+    eta = problem.offset + intercept + moved
     return _Point(coef, intercept, eta, *_slopes(share, problem.y, eta, problem.scale, family=family, link=link))
 
 
@@ -143,9 +146,13 @@ def _solve(features, weight, problem, point, grad, *, tol, max_iter, family, lin
         aim = tol if to_end else max(tol, COARSE * residual)
         stronger = problem._replace(strength=prior.times(problem.strength, factor))
         start = point.coef[rows], point.intercept
-        part = _solve_part(
+        if isinstance(features.X, SparseMatrix):
+            solve, settings = minimize_sparse, {}
+        else:
+            solve, settings = _solve_part, {"fit_intercept": fit_intercept}
+        part = solve(
             features, stronger, rows, count, start, aim, max_iter,
-            prior=prior, exact_trace=exact_trace, fit_intercept=fit_intercept, **parts,
+            prior=prior, exact_trace=exact_trace, **settings, **parts,
         )  # fmt: skip
         coef = np.zeros_like(point.coef)
         coef[rows[:count]] = np.asarray(part.coef)[:count]
@@ -193,15 +200,19 @@ def _choose(active, violation, urgency):
     return rows, count, needed <= min(count, FEW_NEW * n_active + SMALLEST_WIDTH)
 
 
-@partial(jax.jit, static_argnames="centered")
 def _survey(X, share, slope, *, centered):
     """Mean and mean square of each feature, and products of the centered features with `slope`."""
-    return moments(X, share, slope, centered=centered)
+    if not isinstance(X, SparseMatrix):
+        return _moments(X, share, slope, centered=centered)
+    center, square = X.moments(share)
+    return center, square, X.correlate(center, slope)
 
 
-@jax.jit
 def _correlate(X, center, slope):
-    return correlate(X, center, slope)
+    return X.correlate(center, slope) if isinstance(X, SparseMatrix) else _products(X, center, slope)
+
+
+_moments, _products = jax.jit(moments, static_argnames="centered"), jax.jit(correlate)
 
 
 @partial(jax.jit, static_argnames=("family", "link"))

@@ -5,7 +5,8 @@ import numpy as np
 from sklearn.utils import ClassifierTags
 
 from bayesglm._bayesian import BayesianGLM
-from bayesglm._options import resolve
+from bayesglm._estimator import targets_of_formula
+from bayesglm._options import drops_missing, resolve
 from bayesglm._problem import Outputs
 from bayesglm._targets import read_labels, read_weights
 from bayesglm.observation_models import CategoricalObservations
@@ -50,6 +51,12 @@ class GLM(BayesianGLM):
         Which coefficients may not be negative: all, those of some leaves of X, or one by one, in the forms that
         `regularizer_strength` may have. The penalty is the same, and so is the prior where it is not zero: half-normal
         for Ridge, exponential for Lasso, flat on [0, inf) without a regularizer. Strengths have to be numbers then.
+    nan_policy : {"raise", "drop"}
+        What to do about NaN in X, y, `sample_weight` and `offset`: refuse it, or leave those samples out of `fit`,
+        `sample` and `score`, and predict NaN for them. Infinite entries are refused always.
+    warm_start : bool
+        Whether `fit` starts from the coefficients of the last one, if X has the same structure: the same fit, found
+        sooner where little changed.
 
     Attributes
     ----------
@@ -61,7 +68,8 @@ class GLM(BayesianGLM):
     dof_resid_ : numpy.ndarray, shape (1,)
         Sum of the weights minus the effective degrees of freedom. Where `scale_` does not rest on them, large problems
         make do with an approximate trace of the hat matrix: that of some samples (smooth penalties), or of the
-        solver's last Hessian.
+        solver's last Hessian. For a sparse X under a smooth penalty, beyond 2000 features and samples (500, where
+        `scale_` does not rest on it) the trace is estimated from random vectors, the same ones each time.
     regularizer_strength_ : number, array_like or tree
         The strengths of the fit: `regularizer_strength` with numbers in place of "evidence".
     n_iter_ : int
@@ -69,6 +77,8 @@ class GLM(BayesianGLM):
     kkt_residual_ : float
         Largest violation of the optimality conditions, as a correlation of a feature with the residuals.
     n_features_in_ : int
+    n_samples_dropped_ : int
+        Samples with a missing entry, that were left out.
     feature_names_in_ : numpy.ndarray of str
         Where X is a data frame.
     posterior_ : xarray.DataTree
@@ -108,6 +118,8 @@ class PopulationGLM(BayesianGLM):
         formula=None,
         fit_intercept=True,
         positive=False,
+        nan_policy="raise",
+        warm_start=False,
     ):
         super().__init__(
             observation_model,
@@ -121,6 +133,8 @@ class PopulationGLM(BayesianGLM):
             formula,
             fit_intercept,
             positive,
+            nan_policy,
+            warm_start,
         )
         self.feature_mask = feature_mask
 
@@ -161,6 +175,8 @@ class ClassifierGLM(BayesianGLM):
         intercept_prior=None,
         formula=None,
         fit_intercept=True,
+        nan_policy="raise",
+        warm_start=False,
     ):
         self.regularizer = regularizer
         self.regularizer_strength = regularizer_strength
@@ -169,6 +185,8 @@ class ClassifierGLM(BayesianGLM):
         self.intercept_prior = intercept_prior
         self.formula = formula
         self.fit_intercept = fit_intercept
+        self.nan_policy = nan_policy
+        self.warm_start = warm_start
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -176,16 +194,17 @@ class ClassifierGLM(BayesianGLM):
         tags.regressor_tags = None
         tags.classifier_tags = ClassifierTags()
         tags.target_tags.positive_only = False
+        tags.input_tags.sparse = False
         return tags
 
     def predict(self, X, *, offset=None):
-        """Label of the most probable class, shape (n,) or (n, responses)."""
-        best = self._mean(X, offset).argmax(-1)
+        """Label of the most probable class, shape (n,) or (n, responses); nothing of X may be missing."""
+        best = self._predict(X, offset).argmax(-1)
         return self.classes_[best]
 
     def predict_proba(self, X, *, offset=None):
         """Probability of each class at the fit, shape (n, classes) or (n, responses, classes)."""
-        return self._mean(X, offset)
+        return self._predict(X, offset, missing=drops_missing(self.nan_policy))
 
     def predict_log_proba(self, X, *, offset=None):
         """Logarithm of `predict_proba`."""
@@ -216,9 +235,15 @@ class ClassifierGLM(BayesianGLM):
         """
         if score_type is not None:
             return super().score(X, y, sample_weight=sample_weight, offset=offset, score_type=score_type)
-        terms = self._spec().layout.terms
-        right = self.predict(X, offset=offset) == np.asarray(y if terms is None else terms.targets(X))
-        weight = read_weights(sample_weight, len(right), np.float64)
+        terms, missing = self._spec().layout.terms, drops_missing(self.nan_policy)
+        share = self._predict(X, offset, missing=missing)
+        if terms is not None:
+            y = targets_of_formula(terms, X, y, missing=missing)
+        right = self.classes_[share.argmax(-1)] == np.asarray(y)
+        weight = read_weights(sample_weight, len(right), np.float64, missing=missing)
+        if missing:
+            known = ~np.isnan(read_labels(y, len(right), np.dtype(float), self.classes_, missing=True)[0]).any(1)
+            weight = np.where(known & np.isfinite(share.reshape(len(right), -1)).all(1), np.nan_to_num(weight), 0.0)
         return float(np.average(right.reshape(len(right), -1).mean(1), weights=weight))
 
     def simulate(self, key, X, *, offset=None):
@@ -239,8 +264,8 @@ class ClassifierGLM(BayesianGLM):
             families={"Categorical": CategoricalObservations},
         )
 
-    def _read_targets(self, y, n_samples, family, dtype, classes=None):
-        targets, classes, several = read_labels(y, n_samples, dtype, classes)
+    def _read_targets(self, y, n_samples, family, dtype, classes=None, *, missing=False):
+        targets, classes, several = read_labels(y, n_samples, dtype, classes, missing=missing)
         return targets, Outputs(targets.shape[1] // len(classes), several, classes)
 
     def _set_fitted(self, fitted, strength):

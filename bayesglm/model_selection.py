@@ -18,6 +18,7 @@ from bayesglm._fitting import fit_path, warn_of_fit
 from bayesglm._leave_one_out import leave_out
 from bayesglm._passes import correlate, expected_curvature, moments, value_and_slope
 from bayesglm._score import SCORE_TYPES, score_fit
+from bayesglm._sparse_matrix import SparseMatrix, refuse_sparse
 from bayesglm._strength import refuse_random
 from bayesglm._warn import warn_user
 from bayesglm.glm import GLM, ClassifierGLM, PopulationGLM
@@ -187,6 +188,7 @@ def _thresholds(model, X, y, sample_weight, offset, *, plain=False):
     flat = np.asarray(parts.prior.is_flat(within))
     (null,) = fit_path(setup._replace(free=setup.free & flat), [strength], rough=True)
     X, y, weight, shift = (leaf.astype(np.float64) for leaf in data)
+    is_sparse = isinstance(X, SparseMatrix)
     with jax.enable_x64(True):
         eta = shift + null.intercept + X @ null.coef
         share = weight / weight.sum()
@@ -196,8 +198,13 @@ def _thresholds(model, X, y, sample_weight, offset, *, plain=False):
 
         slope = share[:, None] * np.asarray(value_and_slope(loss, y, eta, joint=parts.family.joint)[1])
         bend = share @ np.asarray(_own_curvature(loss, eta, parts))
-        mean, square = (np.asarray(moment) for moment in moments(X, share, centered=parts.fit_intercept))
-        grad = np.where(square[:, None] > 0, np.asarray(correlate(X, mean, slope)), 0.0)
+        if is_sparse:
+            mean, square = X.moments(share)
+            products = X.correlate(mean, slope)
+        else:
+            mean, square = map(np.asarray, moments(X, share, centered=parts.fit_intercept))
+            products = np.asarray(correlate(X, mean, slope))
+        grad = np.where(square[:, None] > 0, products, 0.0)
         factors = np.asarray(parts.prior.threshold(grad, square[:, None] * bend, within))
     return np.where(setup.free, factors, 0.0), setup
 
@@ -308,6 +315,7 @@ def approximate_loo(model, X, y, *, sample_weight=None, offset=None):
     twin = clone(model)
     setup, strength, unknowns = twin._read_all(X, y, sample_weight, offset)
     refuse_random(unknowns)
+    refuse_sparse(setup.data.X, "approximate_loo")
     fitted = twin._fit(setup, strength, unknowns)
     warn_of_fit(fitted)
     predictor = leave_out(fitted)
@@ -450,7 +458,8 @@ class GLMCV(BaseEstimator):
             if own:
                 scores.append(score_path(path, setup.data, weights, self.scoring))
             else:
-                scores.append([_score_models(scorer, models, path, X, y, index) for index in split])
+                seen = split if setup.missing is None else [_without(setup.missing, index) for index in split]
+                scores.append([_score_models(scorer, models, path, X, y, index) for index in seen])
         self.train_scores_, self.validation_scores_ = np.moveaxis(np.array(scores), 0, -1)
         if unconverged:
             warn_user(
@@ -461,6 +470,7 @@ class GLMCV(BaseEstimator):
         return start
 
     def _score_left_out(self, setup, read):
+        refuse_sparse(setup.data.X, "cv='loo'")
         fits = fit_path(setup, read)
         self.train_scores_ = score_path(fits, setup.data, [setup.data.weight], self.scoring)[0][:, None]
         left_out = [leave_out(fitted) for fitted in tqdm(fits, disable=not self.progress_bar, desc="strengths")]
@@ -493,6 +503,12 @@ def _score_models(scorer, models, fits, X, y, index):
         model._set_fitted(fitted, model.regularizer_strength)
         scores.append(scorer(model, some, targets))
     return scores
+
+
+def _without(missing, index):
+    """The indices of a split, without those of samples with a missing entry."""
+    index = np.arange(len(missing))[index]
+    return index[~missing[index]]
 
 
 def _splits(cv, setup, X, y, groups):

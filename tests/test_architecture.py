@@ -9,11 +9,14 @@ import bayesglm
 
 PACKAGE = Path(bayesglm.__file__).parent
 LEVELS = [
-    {"_groups", "_design", "_formula", "_warn", "_numpyro", "_exact", "_row_space"},
-    {"distributions", "links", "_passes", "_targets", "_propriety", "_diagnostics", "_chunks"},
+    {"_sparse_matrix"},
+    {"_groups", "_design", "_warn", "_numpyro", "_exact", "_row_space"},
+    {"distributions", "links", "_formula", "_passes", "_targets", "_propriety", "_diagnostics", "_chunks"},
     {"priors", "observation_models", "_quadratic", "_smooth"},
     {"_composite", "_expansion"},
     {"_strength", "_problem", "_map", "_options"},
+    {"_sparse_smooth"},
+    {"_sparse_composite"},
     {"_posterior", "_working_set"},
     {"_frame", "_model"},
     {"_potential"},
@@ -41,7 +44,10 @@ DOORS = {
     "arviz_base": {"_inference_data"},
     "arviz_stats": {"_laplace"},
     "numpyro.infer": {"_nuts"},
-    "scipy": {"_design", "_propriety", "_diagnostics", "_row_space", "_expansion", "_summary", "_drawing"},
+    "scipy": {
+        *("_sparse_matrix", "_sparse_smooth", "_design", "_propriety", "_diagnostics", "_row_space", "_expansion"),
+        *("_summary", "_drawing"),
+    },
     "matplotlib": {"_drawing"},
     "formulaic": {"_formula"},
 }
@@ -53,6 +59,9 @@ FREE_OF_NUMPYRO = {
         "_smooth",
         "_map",
         "_working_set",
+        "_sparse_matrix",
+        "_sparse_smooth",
+        "_sparse_composite",
         "_design",
         "_targets",
         "_problem",

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from sklearn.base import clone
 
-from bayesglm import GLM, PopulationGLM, links
+from bayesglm import GLM, Design, PopulationGLM, links
 from bayesglm._design import read_design
 from bayesglm._strength import read_groups
 
@@ -334,3 +334,65 @@ def test_one_row_and_one_column():
 def test_huge_numbers_are_numbers(dtype):
     huge = np.full((4, 2), 0.9 * np.finfo(dtype).max, dtype)
     np.testing.assert_array_equal(read_design(huge)[0], huge)
+
+
+def frames(kind, X, y):
+    """X and y as other libraries hold them."""
+    names = [f"cell {i}" for i in range(X.shape[1])]
+    if kind == "polars":
+        import polars
+
+        return polars.DataFrame(X, schema=names), polars.Series(y)
+    if kind == "xarray":
+        import xarray
+
+        return xarray.DataArray(X, dims=("time", "cell"), coords={"cell": names}), xarray.DataArray(y, dims="time")
+    if kind == "pandas":
+        return pd.DataFrame(X, columns=names), pd.Series(y, index=np.arange(len(y))[::-1])
+    if kind == "pandas that may lack entries":
+        return pd.DataFrame(X, columns=names).convert_dtypes(), pd.Series(y).astype("Int64")
+    import pynapple
+
+    columns = {"pynapple": names, "numbered": None, "cells of many": range(7, 7 + 2 * X.shape[1], 2)}[kind]
+    times = 0.1 * np.arange(len(y))
+    return pynapple.TsdFrame(t=times, d=X, columns=columns), pynapple.Tsd(t=times, d=y)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["polars", "xarray", "pandas", "pandas that may lack entries", "pynapple", "numbered", "cells of many"],
+)
+def test_what_other_libraries_hold_is_read_as_arrays(kind, rng):
+    X, y = rng.normal(size=(60, 4)), rng.poisson(1.0, size=60)
+    frame, targets = frames(kind, X, y)
+    model = GLM(regularizer="Ridge", regularizer_strength=0.1)
+    of_array, of_frame = model.fit(X, y), GLM(**model.get_params()).fit(frame, targets)
+    np.testing.assert_array_equal(of_frame.coef_, of_array.coef_)
+    assert type(of_frame.predict(frame)) is np.ndarray
+    np.testing.assert_array_equal(of_frame.predict(frame), of_array.predict(X))
+    assert of_frame.score(frame, targets) == of_array.score(X, y)
+    tree = {"past": frame, "stimulus": X[:, :2]}
+    of_tree = GLM(**model.get_params()).fit(tree, targets)
+    of_arrays = GLM(**model.get_params()).fit({"past": X, "stimulus": X[:, :2]}, y)
+    np.testing.assert_array_equal(of_tree.coef_["past"], of_arrays.coef_["past"])
+    some = Design(tree)[10:30]
+    np.testing.assert_array_equal(of_tree.predict(some), of_arrays.predict(tree)[10:30])
+
+
+def test_groups_of_columns_of_a_polars_frame(rng):
+    import polars
+
+    X, y = rng.normal(size=(60, 4)), rng.poisson(1.0, size=60)
+    frame = polars.DataFrame(X, schema=list("abcd")).with_columns(polars.lit(y).alias("y"))
+    tree = {"first": frame[["a", "b"]], "last": frame[["c", "d"]]}
+    model = GLM(regularizer="Ridge", regularizer_strength={"first": 0.1, "last": 1.0}).fit(tree, frame["y"])
+    by_hand = GLM(**model.get_params()).fit({"first": X[:, :2], "last": X[:, 2:]}, y)
+    np.testing.assert_array_equal(model.coef_["last"], by_hand.coef_["last"])
+    assert model.spec_.layout.columns == (("a", "b"), ("c", "d"))
+    with pytest.raises(ValueError, match=r"X\['last'\] has the columns \['d', 'c'\]"):
+        model.predict(tree | {"last": frame[["d", "c"]]})
+    lacking = frame.with_columns(polars.when(polars.col("a") > 1.5).then(None).otherwise(polars.col("a")).alias("a"))
+    part = GLM(regularizer="Ridge", nan_policy="drop").fit(lacking[["a", "b"]], frame["y"])
+    assert part.n_samples_dropped_ == (X[:, 0] > 1.5).sum() > 0
+    with pytest.raises(ValueError, match=r"X has \d NaN or infinite entr"):
+        GLM().fit(lacking[["a", "b"]], y)

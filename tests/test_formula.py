@@ -10,7 +10,7 @@ import statsmodels.formula.api as smf
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
 import bayesglm
-from bayesglm import GLM, PopulationGLM
+from bayesglm import GLM, GLMCV, PopulationGLM, strength_path
 
 
 @pytest.fixture
@@ -95,3 +95,20 @@ def test_what_goes_wrong_later_is_told(data, tmp_path):
         model.predict(data[["plan"]])
     with pytest.raises(ValueError, match="A model with a formula cannot be saved"):
         bayesglm.save(model, tmp_path / "model")
+
+
+def test_a_y_beside_a_formula_is_refused(data):
+    model = GLM(formula="visits ~ age", regularizer="Ridge")
+    y = data["visits"]
+    options = {"method": "laplace", "num_samples": 10, "progress_bar": False}
+    calls = [
+        lambda: model.fit(data, y),
+        lambda: model.sample(data, y, **options),
+        lambda: model.fit(data).score(data, y),
+        lambda: strength_path(model, data, y, [0.1]),
+        lambda: GLMCV(model, 3, progress_bar=False).fit(data, y),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match="y must be None for a model with a formula, which has its own"):
+            call()
+    assert GLMCV(model, 3, progress_bar=False).fit(data, None).best_estimator_.score(data) <= 1

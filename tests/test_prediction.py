@@ -314,3 +314,25 @@ def test_notebooks_show_the_priors_of_a_fit(rng):
     table = model.prior_summary()
     assert "sd_of_effect" not in table
     assert table.loc["coef.a", "sd"] == pytest.approx((50 * 0.1) ** -0.5)
+
+
+def test_printed_a_model_tells_its_priors(rng):
+    X = {"stimulus": rng.normal(size=(400, 3)), "history": rng.normal(size=(400, 2))}
+    strengths = {"stimulus": 0.02, "history": [0.02, 0.1]}
+    model = GLM(regularizer="Lasso", regularizer_strength=strengths)
+    assert str(model) == repr(model)
+    model.fit(X, rng.poisson(1.0, size=400))
+    assert (
+        str(model)
+        == f"""{model!r}
+  coef.history[0]: strength 0.02 -> Laplace(loc=0, scale=0.125)
+  coef.history[1]: strength 0.1 -> Laplace(loc=0, scale=0.025)
+  coef.stimulus: strength 0.02 -> Laplace(loc=0, scale=0.125)
+  intercept: flat"""
+    )
+    assert "Laplace" not in repr(model)
+    many = GLM(regularizer="Ridge", regularizer_strength=np.arange(1.0, 31.0))
+    text = str(many.fit(rng.normal(size=(400, 30)), rng.poisson(1.0, size=400))).splitlines()
+    assert text[-1] == "  ... and 11 more: see prior_summary()"
+    groups = PopulationGLM("Gaussian", regularizer="GroupLasso").fit(X, rng.normal(size=(400, 2)))
+    assert "  coef.stimulus, output 1, group 3: strength 1 -> GroupLaplace(rate=" in str(groups)

@@ -1,0 +1,151 @@
+"""Proximal Newton method for features of a sparse X: `_composite.minimize`, but X is read by products alone.
+
+The Hessian of a working set is a product of sparse matrices, of the set's size; its quadratic model is solved by the
+compiled program that serves dense X.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayesglm._composite import MAX_HALVINGS, SLOW, Hessian, Solution, optimality
+from bayesglm._quadratic import composite_step
+from bayesglm._sparse_smooth import Look, losses
+
+__all__ = ["minimize_sparse"]
+
+EPS = np.finfo(float).eps
+
+
+class _Point(NamedTuple):
+    coef: Any  # (w, m)
+    intercept: Any  # (m,)
+    eta: Any  # (n, m)
+    look: Look
+    value: Any  # F
+    grad: Any  # (w, m)
+    rms: Any  # root mean square of the loss's derivatives
+    residual: Any
+    floor: Any  # residual that rounding allows
+
+
+def minimize_sparse(features, problem, rows, count, start, tol, max_iter, *, family, link, prior, exact_trace):
+    """Solution for the first `count` features of `rows`, the others being zero; arguments are those of `_solve_part`.
+
+    Returns
+    -------
+    Solution
+    """
+    y, offset, strength, free, scale = problem
+    chosen = rows[:count]
+    columns, center = features.X.columns[:, chosen], features.center[chosen]
+    square = np.zeros(len(rows))
+    square[:count] = features.square[chosen]
+    counts = np.arange(len(rows)) < count
+    moves = free[rows] & (counts & (square > 0))[:, None]
+    strength = prior.rows(strength, rows)
+    measure = partial(losses, y, share=features.share, scale=scale, family=family, link=link)
+
+    def product(coef):
+        return columns @ coef[:count] - center @ coef[:count]
+
+    def evaluate(coef, intercept):
+        eta = offset + intercept + product(coef)
+        look = Look(*map(np.asarray, measure(eta)))
+        grad = np.zeros_like(coef)
+        grad[:count] = columns.T @ look.slope - center[:, None] * look.slope.sum(0)
+        grad = np.where(moves, grad, 0.0)
+        rms = np.sqrt((look.rms**2).sum()) or 1.0
+        violation = _largest_violation(coef, grad, strength, square, rms, look.curvature.sum(0), prior=prior)
+        residual = max(float(violation), np.abs(look.slope.sum(0)).max() / rms)
+        value = look.value.sum() + _penalty(coef, strength, prior=prior)
+        return _Point(coef, intercept, eta, look, value, grad, rms, residual, 8 * look.rounding.sum() / rms)
+
+    def renewed(point):
+        return _hessian(columns, center, point.look.curvature, moves, count)
+
+    point = evaluate(np.where(counts[:, None], start[0], 0.0), np.asarray(start[1]))
+    hessian, renew, stuck, n_iter = None, True, False, 0
+    while point.residual > max(tol, point.floor) and not stuck and n_iter < max_iter:
+        if renew:
+            hessian = renewed(point)
+        ahead, length, failed = _step(point, hessian, strength, moves, square, count, tol, product, measure, prior)
+        before, point, n_iter = point.residual, (point if failed else evaluate(*ahead)), n_iter + 1
+        # A failure with an old Hessian says nothing of a new one.
+        stuck, renew = failed and renew, failed or length < 1 or point.residual > SLOW * before
+    curvature = point.look.curvature
+    if hessian is None or (exact_trace and (np.abs(curvature - hessian.curvature) > 1e-9 * curvature).any()):
+        hessian = renewed(point)
+    converged = point.residual <= max(tol, point.floor) and bool(np.isfinite(point.value))
+    return Solution(
+        coef=point.coef,
+        intercept=point.intercept,
+        eta=point.eta,
+        slope=point.look.slope,
+        residual=point.residual,
+        floor=point.floor,
+        n_iter=n_iter,
+        converged=converged,
+        hessian=hessian,
+    )
+
+
+def _step(point, hessian, strength, moves, square, count, tol, product, measure, prior):
+    """Coefficients and intercept after a proximal Newton step, its length, and whether F did not fall."""
+    slope, total = point.look.slope.sum(0), np.where(hessian.total > 0, hessian.total, 1.0)
+    profiled = point.grad - hessian.cross * slope / total
+    scale = np.sqrt(square)[:, None] * point.rms
+    goal = max(0.03 * point.residual, 0.1 * max(tol, point.floor))
+    target = np.asarray(
+        _quadratic_step(hessian.gram, profiled, point.coef, strength, moves, scale, goal, count, prior=prior)
+    )
+    move = target - point.coef
+    move_intercept = -(slope + (hessian.cross * move).sum(0)) / total
+    along = product(move) + move_intercept
+    expected = (point.grad * move).sum() + slope @ move_intercept
+    expected += _penalty(target, strength, prior=prior) - _penalty(point.coef, strength, prior=prior)
+    length = 1.0
+    while length > 2.0**-MAX_HALVINGS:
+        coef = target if length == 1 else point.coef + length * move  # target holds the exact zeros
+        look = measure(point.eta + length * along)
+        value = float(look.value.sum()) + _penalty(coef, strength, prior=prior)
+        noise = 16 * EPS * float(look.size.sum() + point.look.size.sum())
+        if np.isfinite(value) and value <= point.value + 1e-4 * length * min(expected, 0.0) + noise:
+            return (coef, point.intercept + length * move_intercept), length, False
+        length /= 2
+    return (point.coef, point.intercept), length, True
+
+
+def _hessian(columns, center, curvature, moves, count):
+    """Second derivatives of the loss, intercepts profiled out; those of features after the first `count` are zero."""
+    total = curvature.sum(0)
+    width, m = moves.shape
+    gram, cross = np.zeros((m, width, width)), np.zeros((width, m))
+    for o in range(m):
+        sums = columns.T @ curvature[:, o]
+        own = (columns.T @ (columns * curvature[:, o : o + 1])).toarray()
+        own -= np.outer(sums, sums) / (total[o] or 1.0)
+        some = moves[:count, o]
+        gram[o, :count, :count] = np.where(some[:, None] & some, own, 0.0)
+        cross[:count, o] = np.where(some, sums - center * total[o], 0.0)
+    return Hessian(gram, cross, total, curvature)
+
+
+_quadratic_step = jax.jit(composite_step, static_argnames="prior")
+
+
+@partial(jax.jit, static_argnames="prior")
+def _largest_violation(coef, grad, strength, square, rms, total, *, prior):
+    return jnp.max(optimality(coef, grad, strength, square, rms, total, prior))
+
+
+def _penalty(coef, strength, *, prior):
+    return float(_jitted_penalty(coef, strength, prior=prior))
+
+
+@partial(jax.jit, static_argnames="prior")
+def _jitted_penalty(coef, strength, *, prior):
+    return prior.penalty(coef, strength)

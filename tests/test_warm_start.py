@@ -1,0 +1,55 @@
+"""warm_start=True: the same fit, from where the last one ended."""
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from bayesglm import GLM, PopulationGLM
+from bayesglm.observation_models import NegativeBinomialObservations
+
+
+@pytest.mark.parametrize("kind", [np.asarray, sparse.csr_array])
+@pytest.mark.parametrize(("regularizer", "strength"), [("Ridge", 0.01), ("Lasso", 0.01), ("GroupLasso", 0.005)])
+def test_the_same_fit_in_fewer_steps(kind, regularizer, strength, rng):
+    X, coef = rng.normal(size=(200, 6)), rng.normal(size=6) / 2
+    y = rng.poisson(np.exp(X @ coef))
+    cold = GLM(regularizer=regularizer, regularizer_strength=strength).fit(kind(X), y)
+    warm = GLM(regularizer=regularizer, regularizer_strength=1.1 * strength, warm_start=True).fit(kind(X), y)
+    warm.set_params(regularizer_strength=strength).fit(kind(X), y)
+    np.testing.assert_allclose(warm.coef_, cold.coef_, rtol=1e-7)
+    np.testing.assert_allclose(warm.intercept_, cold.intercept_, rtol=1e-7)
+    assert warm.n_iter_ < cold.n_iter_
+    warm.fit(kind(X), y)
+    np.testing.assert_allclose(warm.coef_, cold.coef_, rtol=1e-7)
+    assert warm.n_iter_ <= 1
+
+
+@pytest.mark.parametrize("regularizer", ["Ridge", "Lasso"])
+def test_populations_containers_and_masks(regularizer, rng):
+    X, y = {"a": rng.normal(size=(150, 2)), "b": rng.normal(size=(150, 3))}, rng.poisson(1.0, size=(150, 4))
+    mask = rng.random((5, 4)) < 0.6
+    settings = {"regularizer": regularizer, "regularizer_strength": 0.01}
+    model = PopulationGLM(**settings, warm_start=True).fit(X, y)
+    model.set_params(feature_mask={"a": mask[:2], "b": mask[2:]}).fit(X, y)
+    cold = PopulationGLM(**model.get_params()).fit(X, y)
+    for leaf in X:
+        np.testing.assert_allclose(model.coef_[leaf], cold.coef_[leaf], rtol=1e-6, atol=1e-9)
+    assert (np.concatenate([*model.coef_.values()])[~mask] == 0).all()
+
+
+def test_another_structure_starts_anew(rng):
+    X, y = rng.normal(size=(100, 4)), rng.poisson(1.0, size=100)
+    model = GLM(regularizer="Ridge", warm_start=True).fit(X, y)
+    for other in (X[:, :3], {"a": X[:, :1], "b": X[:, 1:]}, X.astype(np.float32)):
+        cold = GLM(regularizer="Ridge").fit(other, y)
+        np.testing.assert_allclose(model.fit(other, y).predict(other), cold.predict(other), rtol=1e-4)
+
+
+def test_a_learned_dispersion(rng):
+    X = rng.normal(size=(200, 3))
+    y = rng.poisson(np.exp(X[:, 0]) * rng.gamma(1.0, 1.0, 200))
+    settings = {"observation_model": NegativeBinomialObservations(None), "regularizer": "Ridge"}
+    cold = GLM(**settings).fit(X, y)
+    warm = GLM(**settings, warm_start=True).fit(X[:150], y[:150]).fit(X, y)
+    np.testing.assert_allclose(warm.coef_, cold.coef_, rtol=1e-6)
+    np.testing.assert_allclose(warm.scale_, cold.scale_, rtol=1e-6)
