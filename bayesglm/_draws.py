@@ -80,15 +80,19 @@ def per_sample(draws, data, spec, rng, wanted):
     if not any(wanted):
         return None, None
     shape = (*draws.scale.shape[:2], len(data.y), -1)
+    trials, constant = None, np.zeros(1)
+    if spec.form.family.counts_trials:
+        trials = data.weight[:, None].round().astype(int)
+        constant = np.asarray(spec.form.family.log_choose(data.y, data.weight[:, None]))
     likelihoods, ys, outside = [], [], 0
     for eta, scale in _linear_predictors(draws, data.X, data.offset):
         if wanted[0]:
             padded = np.concatenate([scale, np.repeat(scale[-1:], len(eta) - len(scale), 0)])
             terms = _log_likelihood(eta, data.y, data.weight, padded, form=spec.form)
-            likelihoods.append(np.asarray(terms)[: len(scale)])
+            likelihoods.append(np.asarray(terms)[: len(scale)] + constant)
         if wanted[1]:
             mean = np.asarray(_mean(eta, form=spec.form))[: len(scale)]
-            y, n_outside = _draw(rng, mean, scale, spec.form)
+            y, n_outside = _draw(rng, mean, scale, spec.form, trials)
             ys.append(y)
             outside += n_outside
     _warn_of_means(outside, draws.scale[..., 0].size * data.y.size, spec.form)
@@ -184,11 +188,12 @@ def _log_likelihood(eta, y, weight, scale, *, form):
     return -weight[:, None] * form.per_response(nll + form.family.log_normalizer(y, scale))
 
 
-def _draw(rng, mean, scale, form):
+def _draw(rng, mean, scale, form, trials=None):
     """y, NaN where the mean is outside the family's domain, and how many are."""
     low, high = form.family.mean_domain
     inside = (mean >= low) & (mean <= high)
-    y = form.family.draw(rng, np.where(inside, mean, 0.5), scale)
+    more = () if trials is None else (trials,)
+    y = form.family.draw(rng, np.where(inside, mean, 0.5), scale, *more)
     if form.family.joint:
         inside = inside.all(-1)
     return y if inside.all() else np.where(inside, y, np.nan), int((~inside).sum())

@@ -26,7 +26,7 @@ from bayesglm._strength import (
     read_unknowns,
     refuse_random,
 )
-from bayesglm._targets import check_counts, read_offset, read_targets, read_weights
+from bayesglm._targets import check_counts, read_offset, read_successes, read_targets, read_weights
 from bayesglm.observation_models import GaussianObservations
 
 __all__ = ["PenalizedGLM", "targets_of_formula"]
@@ -205,7 +205,7 @@ class PenalizedGLM(BaseEstimator):
         targets, _ = self._read_targets(
             y, len(matrix), spec.form.family, matrix.dtype, spec.outputs.classes, missing=missing
         )
-        weight = read_weights(sample_weight, len(matrix), matrix.dtype, missing=missing)
+        weight = self._weights(sample_weight, y, len(matrix), spec.form.family, matrix.dtype, missing=missing)
         with jax.enable_x64(True):
             eta = self._linear_predictor(matrix, offset, missing=missing).reshape(targets.shape)
             kept = ~np.isnan(weight) & ~np.isnan(targets).any(1) & ~np.isnan(eta).any(1) if missing else slice(None)
@@ -299,7 +299,7 @@ class PenalizedGLM(BaseEstimator):
         if isinstance(matrix, SparseMatrix) and (family.joint or not parts.fit_intercept):
             what = "classes" if family.joint else "fit_intercept=False"
             raise ValueError(f"X is a sparse matrix, which is not supported with {what}: hand over X.toarray().")
-        weight = read_weights(sample_weight, len(matrix), dtype, missing=missing)
+        weight = self._weights(sample_weight, y, len(matrix), family, dtype, missing=missing)
         shift = read_offset(offset, len(matrix), outputs, dtype, missing=missing)
         data, lost = Data(matrix, targets, weight, shift), None
         if missing:
@@ -310,8 +310,20 @@ class PenalizedGLM(BaseEstimator):
 
     def _read_targets(self, y, n_samples, family, dtype, classes=None, *, missing=False):
         """y as an array (n_samples, outputs), and what outputs are."""
+        if family.counts_trials:
+            if self._population:
+                raise ValueError("observation_model 'Binomial' is for GLM, one output; got PopulationGLM.")
+            y, _ = read_successes(y, n_samples, missing=missing)
         targets = read_targets(y, n_samples, family, dtype, population=self._population, missing=missing)
         return targets, Outputs(targets.shape[1], self._population)
+
+    @staticmethod
+    def _weights(sample_weight, y, n_samples, family, dtype, *, missing):
+        """Weights of the samples, times the trials where y counts them."""
+        weight = read_weights(sample_weight, n_samples, dtype, missing=missing)
+        return (
+            weight * read_successes(y, n_samples, missing=missing)[1].astype(dtype) if family.counts_trials else weight
+        )
 
     @staticmethod
     def _read_strengths(setup, strengths, labels=("",)):

@@ -41,7 +41,7 @@ def data_tree(
     groups = {
         "posterior": _parameters(posterior, spec),
         "sample_stats": _sample_stats(stats, max_tree_depth),
-        "observed_data": {"y": _of_responses(_observed(data.y, spec), spec)},
+        "observed_data": {"y": _of_responses(_observed(data, spec), spec)},
         "constant_data": _constants(data.X, data.offset, data.weight, spec),
     }
     for name, values in (("log_likelihood", likelihood), ("posterior_predictive", predictive)):
@@ -115,7 +115,7 @@ def _tree(groups, spec, obs, labels=None):
     output = _output_dims(spec)
     dims = dict.fromkeys(("intercept", "dispersion", "sigma"), output)
     dims |= {name: ["obs", *output] for name in ("mean", "offset")} | {"y": ["obs", *output[: spec.outputs.several]]}
-    dims["sample_weight"] = ["obs"]
+    dims["sample_weight"] = dims["trials"] = ["obs"]
     dims |= _strength_dims(spec)
     coords: dict[str, Any] = {"obs": obs} | _output_coords(spec)
     for (suffix, feature, _), names in zip(_leaves(spec), _labels(spec), strict=True):
@@ -166,7 +166,7 @@ def _constants(X, offset, weight, spec):
     """What the model was given besides y."""
     constants = {f"X{suffix}": X[:, rows].copy() for suffix, _, rows in _leaves(spec)}
     if np.any(weight != 1):
-        constants["sample_weight"] = weight
+        constants["trials" if spec.form.family.counts_trials else "sample_weight"] = weight
     if np.any(offset != 0):
         constants["offset"] = _visible(offset, spec)
     if not spec.free.all():
@@ -174,10 +174,13 @@ def _constants(X, offset, weight, spec):
     return constants
 
 
-def _observed(y, spec):
+def _observed(data, spec):
     """y, as integers where the family is discrete, by which ArviZ's plots tell; of classes, their numbers."""
+    y = data.y
     if spec.form.family.joint:
         return spec.form.by_class(y).argmax(-1)
+    if spec.form.family.counts_trials:
+        y = (y * data.weight[:, None]).round()
     return y.astype(np.int64) if spec.form.family.is_discrete else y
 
 

@@ -172,10 +172,13 @@ def glm_model(spec, X, y, weight, offset):
     if several:
         keep, scale = keep[:, None], scale[:, None]
     inside = keep[..., None] if spec.outputs.classes is not None else keep
+    more: tuple[Any, ...] = ()
+    if spec.form.family.counts_trials:
+        more, scale = (weight,), jnp.ones_like(scale)
     with numpyro.handlers.mask(mask=keep), numpyro.handlers.scale(scale=scale):
         # A mean outside the domain, or one that overflows, must not meet a weight of 0.
         usual = spec.form.link.predictor(jnp.full((), 0.5, eta.dtype))
-        family = spec.form.family.distribution(jnp.where(inside, eta, usual), spec.form.link, family_scale)
+        family = spec.form.family.distribution(jnp.where(inside, eta, usual), spec.form.link, family_scale, *more)
         if several:
             with numpyro.plate("obs", eta.shape[0], dim=-2), numpyro.plate("output", n_responses, dim=-1):
                 numpyro.sample("y", family, obs=y)
@@ -274,6 +277,11 @@ def read_traced(X, y, sample_weight, offset, spec):
         y = read_labels(y, n, np.dtype(np.float32), outputs.classes)[0]
         y = y.reshape(n, *outputs.response_shape, -1).argmax(-1)
     y = None if y is None else _as_jax(y)
+    if y is not None and spec.form.family.counts_trials:
+        if y.shape != (n, 2):
+            raise ValueError(f"y must have shape {(n, 2)}, successes and trials; got {y.shape}.")
+        # Equal samples are so many successes, and trials, more.
+        y, weight = y[:, 0] * weight, y[:, 1] * weight
     if y is not None and y.shape == (n, 1) and not outputs.several:
         y = y[:, 0]
     expected = {"y": (n, *outputs.response_shape), "sample_weight": (n,), "offset": shape}

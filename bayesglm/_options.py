@@ -28,6 +28,7 @@ FAMILIES: dict[str, type] = {
     "Poisson": observation_models.PoissonObservations,
     "Gaussian": observation_models.GaussianObservations,
     "Bernoulli": observation_models.BernoulliObservations,
+    "Binomial": observation_models.BinomialObservations,
     "Gamma": observation_models.GammaObservations,
     "NegativeBinomial": observation_models.NegativeBinomialObservations,
 }

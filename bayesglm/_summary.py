@@ -120,8 +120,9 @@ def fit_criteria(data, spec, coef, intercept):
                 scale[block] = deviance[block].mean() / spec.total
         of_classes = form.by_class(scale)
         terms = loss / np.asarray(family.phi(of_classes)) + np.asarray(family.log_normalizer(y, of_classes))
-        terms = form.per_response(terms)
-    log_likelihood = -(weight @ terms)
+        log_likelihood = -(weight @ form.per_response(terms))
+        if family.counts_trials:
+            log_likelihood = log_likelihood + np.asarray(family.log_choose(y, weight[:, None])).sum(0)
     parameters = edf + (spec.form.samples_scale and 1.0)
     aic, bic = (-2 * log_likelihood + cost * parameters for cost in (2.0, np.log(spec.total)))
     return Criteria(edf, deviance, log_likelihood, aic, bic)

@@ -7,7 +7,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from bayesglm._design import as_numbers, check_finite
 from bayesglm._warn import warn_user
 
-__all__ = ["read_labels", "read_offset", "read_targets", "read_weights"]
+__all__ = ["check_counts", "read_labels", "read_offset", "read_successes", "read_targets", "read_weights"]
 
 
 def read_targets(y, n_samples, family, dtype, *, population, missing=False):
@@ -41,6 +41,34 @@ def read_targets(y, n_samples, family, dtype, *, population, missing=False):
             f"do not, the first is {array[first]:g} at {first[0] if len(first) == 1 else first}."
         )
     return array.reshape(n_samples, -1)
+
+
+def read_successes(y, n_samples, *, missing=False):
+    """Read successes and trials, y of shape (n_samples, 2), into the share of successes and the trials, (n_samples,).
+
+    A sample without trials has the share 0. With `missing`, NaN is allowed.
+    """
+    if y is None:
+        raise ValueError("y must hold successes and trials: Expected array-like, got None.")
+    array = as_numbers(y, "y").astype(float)
+    if array.ndim != 2 or array.shape[1] != 2:
+        raise ValueError(
+            f"y must have shape (samples, 2), successes and trials, for BinomialObservations; got {array.shape}."
+        )
+    _check_length(array, n_samples)
+    check_finite(array, "y", missing=missing)
+    known = ~np.isnan(array).any(1)
+    successes, trials = array.T
+    wrong = known & ((array != np.round(array)).any(1) | (successes < 0) | (successes > trials))
+    if wrong.any():
+        first = int(np.argmax(wrong))
+        raise ValueError(
+            "y must hold whole numbers, successes from 0 to trials, for BinomialObservations; "
+            f"{int(wrong.sum())} of {n_samples} samples do not, the first is {array[first].tolist()} at {first}."
+        )
+    if not (trials[known] > 0).any():
+        raise ValueError("y has no trials: there is nothing to fit.")
+    return np.where(trials == 0, 0.0, successes / np.where(trials == 0, 1.0, trials)), trials
 
 
 def read_labels(y, n_samples, dtype, classes=None, *, missing=False):

@@ -124,6 +124,8 @@ def to_nemos(model):
         raise ValueError("model has fit_intercept=False; models of NeMoS have an intercept.")
     family, regularizer = type(parts.family).__name__, type(parts.prior).__name__
     strength = model.regularizer_strength_ if fitted else model.regularizer_strength
+    if family == "BinomialObservations":
+        raise ValueError("model has binomial observations, which NeMoS lacks: hand over every trial as a sample.")
     if _is_open(strength):
         raise ValueError("regularizer_strength of model is not known before fit; NeMoS takes numbers only.")
     if fitted and not isinstance(strength, numbers.Real | None):

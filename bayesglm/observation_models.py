@@ -11,6 +11,7 @@ observation model               nll                                             
 `PoissonObservations`           mu - y log mu                                                          exp
 `GaussianObservations`          (y - mu)^2 / 2                                              variance   identity
 `BernoulliObservations`         -y log mu - (1 - y) log(1 - mu)                                        logistic
+`BinomialObservations`          that of Bernoulli, y the share of successes                            logistic
 `GammaObservations`             y / mu + log mu                                             1 / shape  one_over_x
 `NegativeBinomialObservations`  (y + 1/a) log(1 + a mu) - y log(a mu), variance mu + a mu^2  a          exp
 `CategoricalObservations`       -sum over classes of y log mu                                          softmax
@@ -35,6 +36,7 @@ from bayesglm.links import EXP, IDENTITY, LOGISTIC, ONE_OVER_X, SOFTMAX, Link, s
 
 __all__ = [
     "BernoulliObservations",
+    "BinomialObservations",
     "CategoricalObservations",
     "GammaObservations",
     "GaussianObservations",
@@ -52,6 +54,7 @@ class PoissonObservations:
     default_link: ClassVar[Link] = EXP
     scale: ClassVar[float] = 1.0
     joint: ClassVar[bool] = False
+    counts_trials: ClassVar[bool] = False
     scale_shapes_mean: ClassVar[bool] = False
     is_discrete: ClassVar[bool] = True
     is_count: ClassVar[bool] = True
@@ -122,6 +125,7 @@ class GaussianObservations:
 
     default_link: ClassVar[Link] = IDENTITY
     joint: ClassVar[bool] = False
+    counts_trials: ClassVar[bool] = False
     scale_shapes_mean: ClassVar[bool] = False
     is_discrete: ClassVar[bool] = False
     is_count: ClassVar[bool] = False
@@ -187,6 +191,7 @@ class BernoulliObservations:
     default_link: ClassVar[Link] = LOGISTIC
     scale: ClassVar[float] = 1.0
     joint: ClassVar[bool] = False
+    counts_trials: ClassVar[bool] = False
     scale_shapes_mean: ClassVar[bool] = False
     is_discrete: ClassVar[bool] = True
     is_count: ClassVar[bool] = False
@@ -245,12 +250,70 @@ class BernoulliObservations:
 
 
 @dataclass(frozen=True)
+class BinomialObservations:
+    """Successes among a number of trials with mean mu each.
+
+    y is the share of successes, and the trials are weights: so many Bernoulli observations.
+    """
+
+    default_link: ClassVar[Link] = LOGISTIC
+    scale: ClassVar[float] = 1.0
+    joint: ClassVar[bool] = False
+    counts_trials: ClassVar[bool] = True
+    scale_shapes_mean: ClassVar[bool] = False
+    is_discrete: ClassVar[bool] = True
+    is_count: ClassVar[bool] = False
+    reports_sigma: ClassVar[bool] = False
+    domain: ClassVar[str] = "shares from 0 to 1"
+    mean_domain: ClassVar[tuple[float, float]] = (0.0, 1.0)
+
+    phi = staticmethod(BernoulliObservations.phi)
+    nll = staticmethod(BernoulliObservations.nll)
+    log_normalizer = staticmethod(BernoulliObservations.log_normalizer)
+    unit_variance = staticmethod(BernoulliObservations.unit_variance)
+
+    @staticmethod
+    def saturated_nll(y, scale):
+        """Smallest nll that any mean gives y, for the deviance."""
+        return -xlogy(y, y) - xlogy(1 - y, 1 - y)
+
+    @staticmethod
+    def log_choose(y, trials):
+        """Logarithm of the binomial coefficient, what samples add to their log-likelihoods."""
+        successes = y * trials
+        return gammaln(trials + 1) - gammaln(successes + 1) - gammaln(trials - successes + 1)
+
+    @staticmethod
+    def outside(y):
+        """Where y cannot be an observation of this family."""
+        return (y < 0) | (y > 1)
+
+    @staticmethod
+    def recession(y):
+        """Direction of eta (-1, 0 or 1) in which the nll of each sample falls for ever; 0: there is none."""
+        return np.where(y == 0, -1, np.where(y == 1, 1, 0))
+
+    @staticmethod
+    def draw(rng, mean, scale, trials=1):
+        """Random successes, of one trial if nothing else is said, of the shape of `mean`, from a NumPy generator."""
+        return rng.binomial(np.broadcast_to(trials, mean.shape), mean)
+
+    @staticmethod
+    def distribution(eta, link, scale, trials=1):
+        """NumPyro distribution of the successes."""
+        if link == LOGISTIC:
+            return dist.Binomial(trials, logits=eta)
+        return dist.Binomial(trials, probs=link.inverse(eta))
+
+
+@dataclass(frozen=True)
 class CategoricalObservations:
     """One of several classes, with probabilities mu; y is one where the class is and zero elsewhere."""
 
     default_link: ClassVar[Link] = SOFTMAX
     scale: ClassVar[float] = 1.0
     joint: ClassVar[bool] = True
+    counts_trials: ClassVar[bool] = False
     scale_shapes_mean: ClassVar[bool] = False
     is_discrete: ClassVar[bool] = True
     is_count: ClassVar[bool] = False
@@ -310,6 +373,7 @@ class GammaObservations:
 
     default_link: ClassVar[Link] = ONE_OVER_X
     joint: ClassVar[bool] = False
+    counts_trials: ClassVar[bool] = False
     scale_shapes_mean: ClassVar[bool] = False
     is_discrete: ClassVar[bool] = False
     is_count: ClassVar[bool] = False
@@ -387,6 +451,7 @@ class NegativeBinomialObservations:
 
     default_link: ClassVar[Link] = EXP
     joint: ClassVar[bool] = False
+    counts_trials: ClassVar[bool] = False
     scale_shapes_mean: ClassVar[bool] = True
     is_discrete: ClassVar[bool] = True
     is_count: ClassVar[bool] = True

@@ -41,7 +41,7 @@ from bayesglm._plot_arguments import (
     shapes_of,
     spec_of,
 )
-from bayesglm._targets import read_labels, read_targets
+from bayesglm._targets import read_labels, read_successes, read_targets
 
 __all__ = ["plot_coefficient_path", "plot_predictions", "plot_prior_posterior", "plot_scores", "plot_weights"]
 
@@ -271,17 +271,24 @@ def plot_predictions(
     mean = (model.predict_proba if of_classes else model.predict)(X, offset=offset)
     if of_classes:
         observed = read_labels(y, len(mean), np.float64, spec.outputs.classes)[0]
+    elif spec.form.family.counts_trials:
+        share, trials = read_successes(y, len(mean))
+        observed = share[:, None]
     else:
         observed = read_targets(y, len(mean), spec.form.family, np.float64, population=spec.population)
     mean, draws, means = mean.reshape(observed.shape), None, mean
     if "posterior_" in vars(model):
         draws, means = predict_draws(model, X, offset, num_samples, seed, observed.shape)
         mean = means.mean(0)
+        if spec.form.family.counts_trials:
+            successes = np.random.default_rng(seed).binomial(trials[:, None].astype(int), means)
+            draws = successes / np.maximum(trials, 1)[:, None]
     n_outputs = observed.shape[1]
     size = (5.0, 4.2) if kind == "scatter" else (9.0, 2.8)
     columns = min(n_outputs, 3) if kind == "scatter" else 1
     drawn, _ = make_panels(axes, "axes", n_outputs, columns, size)
-    binary = spec.form.family.is_discrete and not spec.form.family.is_count
+    family = spec.form.family
+    binary = family.is_discrete and not family.is_count and not family.counts_trials
     for output, axis in enumerate(drawn):
         one = None if draws is None else draws[..., output]
         if kind == "time":
