@@ -38,7 +38,8 @@ PEERS = {
     "Lasso": (0.3, lambda n: Lasso(0.3, fit_intercept=False, **TIGHT)),
     "ElasticNet": ((0.6, 0.4), lambda n: ElasticNet(alpha=0.6, l1_ratio=0.4, fit_intercept=False, **TIGHT)),
 }
-FITS = [("Ridge", (60, 5)), ("Lasso", (60, 5)), ("ElasticNet", (60, 5)), ("Ridge", (25, 60)), ("Lasso", (100, 400))]
+LONG = [pytest.param("ElasticNet", (60, 5), marks=pytest.mark.slow)]
+FITS = [("Ridge", (60, 5)), ("Lasso", (60, 5)), ("Ridge", (25, 60)), ("Lasso", (100, 400)), *LONG]
 
 
 @pytest.mark.parametrize(("regularizer", "shape"), FITS)
@@ -87,7 +88,7 @@ def test_unpenalized_fit_is_least_squares():
     assert list(model.prior_summary().index) == ["coef", "sigma"]
 
 
-@pytest.mark.parametrize("regularizer", ["Ridge", "GroupLasso"])
+@pytest.mark.parametrize("regularizer", ["Ridge", pytest.param("GroupLasso", marks=pytest.mark.slow)])
 def test_symmetric_data_need_no_intercept(regularizer):
     X, y = make_data(level=0.0)
     X, y = np.r_[X, -X][:, 1:], np.r_[y, -y]
@@ -158,7 +159,9 @@ def test_other_samplers_agree(method, regularizer, parametrization):
     assert abs(found.std(0) / sd - 1).max() < 0.06
 
 
-@pytest.mark.parametrize(("regularizer", "method"), [("Ridge", "laplace"), ("Lasso", "hmc")])
+@pytest.mark.parametrize(
+    ("regularizer", "method"), [pytest.param("Ridge", "laplace", marks=pytest.mark.slow), ("Lasso", "hmc")]
+)
 def test_draws_have_no_intercept(regularizer, method, tmp_path):
     X, y = make_data(30, 3)
     model = GLM("Gaussian", None, regularizer, 0.05, fit_intercept=False)

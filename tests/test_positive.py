@@ -27,10 +27,13 @@ def make_data(n=60, p=6, seed=0):
     return X, X @ rng.normal(size=p) * 0.7 + rng.normal(size=n)
 
 
-FITS = [("Ridge", (60, 6)), ("Lasso", (60, 6)), ("ElasticNet", (60, 6)), ("Ridge", (25, 60)), ("Ridge", (100, 400))]
+FITS = [("Ridge", (60, 6)), ("Lasso", (60, 6)), ("Ridge", (100, 400))]
+LONG = [("ElasticNet", (60, 6)), ("Ridge", (25, 60)), ("Lasso", (100, 400))]
 
 
-@pytest.mark.parametrize(("regularizer", "shape"), [*FITS, pytest.param("Lasso", (100, 400), marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("regularizer", "shape"), [*FITS, *(pytest.param(*one, marks=pytest.mark.slow) for one in LONG)]
+)
 def test_penalized_fits_are_scikit_learns(regularizer, shape):
     X, y = make_data(*shape)
     n, p = shape
@@ -63,9 +66,7 @@ def test_unpenalized_fits_are_scipys():
     np.testing.assert_array_equal(free.coef_, GLM("Gaussian").fit(X, y).coef_)
 
 
-@pytest.mark.parametrize(
-    ("family", "regularizer"), [("Poisson", None), ("Bernoulli", "Ridge"), ("Poisson", "GroupLasso")]
-)
+@pytest.mark.parametrize(("family", "regularizer"), [("Bernoulli", "Ridge"), ("Poisson", "GroupLasso")])
 def test_other_families_are_a_bounded_minimizers(family, regularizer):
     X, y = make_data()
     y = (y > 0).astype(float) if family == "Bernoulli" else np.abs(y).round()
@@ -131,8 +132,7 @@ PRIORS = [priors.UnRegularized, priors.Ridge, priors.Lasso, priors.ElasticNet, p
 BOUNDS = [[True, True, True], [True, False, True]]
 
 
-@pytest.mark.parametrize("prior", PRIORS)
-@pytest.mark.parametrize("bounds", BOUNDS)
+@pytest.mark.parametrize(("prior", "bounds"), list(zip(PRIORS, 3 * BOUNDS, strict=False)))
 def test_prox_minimizes_within_the_bounds(prior, bounds, rng):
     kind, strength = bounded(prior, bounds)
     with jax.enable_x64(True):
@@ -183,7 +183,7 @@ def test_mean_size_of_elastic_net(ratio):
         assert float(net.mean_size) == pytest.approx(found, rel=2e-7)
 
 
-@pytest.mark.parametrize("regularizer", ["Ridge", "ElasticNet", "GroupLasso"])
+@pytest.mark.parametrize("regularizer", ["Ridge", "GroupLasso"])
 def test_mode_is_that_of_the_numpyro_model(regularizer):
     """Where coefficients are positive the density is level; where they are zero it falls."""
     X, y = make_data()
