@@ -20,8 +20,8 @@ class GLM(BayesianGLM):
     Parameters
     ----------
     observation_model : str or object
-        "Poisson", "Gaussian", "Bernoulli", "Gamma", "NegativeBinomial", or an object of
-        `bayesglm.observation_models`.
+        "Poisson", "Gaussian", "Bernoulli", "Gamma", "NegativeBinomial", "Binomial" (y of shape (n, 2), successes and
+        trials), or an object of `bayesglm.observation_models`.
     inverse_link_function : str, callable or Link, optional
         "exp", "identity", "logistic", "softplus", "norm.cdf", "one_over_x", or an increasing function of JAX
         arrays. By default the family's.
