@@ -101,7 +101,9 @@ class Spec:
     @property
     def flat(self):
         """Coefficients whose prior is flat, shape (p, outputs)."""
-        return np.asarray(self.form.prior.is_flat(bound(self.strength, self.positive)))
+        # Also within a program that is being traced.
+        with jax.ensure_compile_time_eval():
+            return np.asarray(self.form.prior.is_flat(bound(self.strength, self.positive)))
 
     def without_prior(self):
         """What has a flat prior, in words with what would give it one; empty if nothing has."""
