@@ -256,12 +256,13 @@ def read_traced(X, y, sample_weight, offset, spec):
     """
     try:
         parts = spec.layout.treedef.flatten_up_to(X.tree if isinstance(X, Design) else X)
+        for part in parts:
+            refuse_sparse(part, "numpyro_model")
+        leaves = [_as_jax(leaf) for leaf in parts]
     except (ValueError, TypeError) as error:
         raise ValueError(f"X must have the structure that the model was fitted with: {error}") from error
     for index, (part, columns) in enumerate(zip(parts, spec.layout.columns, strict=True)):
-        refuse_sparse(part, "numpyro_model")
         check_columns(column_names(part), columns, spec.layout.leaf_label(index))
-    leaves = [_as_jax(leaf) for leaf in parts]
     for index, (leaf, width) in enumerate(zip(leaves, spec.layout.widths, strict=True)):
         if leaf.ndim != 2 or leaf.shape[1] != width:
             label = spec.layout.leaf_label(index)
