@@ -63,7 +63,10 @@ def test_compare_needs_no_argument(name, request):
     assert table["elpd_diff"].iloc[1] < -5
 
 
-@pytest.mark.parametrize("name", ["single", "population", "gaussian", "gaussians"])
+@pytest.mark.parametrize(
+    "name",
+    ["single", "population", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gaussian", "gaussians"))],
+)
 def test_loo_pit_is_uniform_for_the_true_model(name, request):
     pit = az.loo_pit(request.getfixturevalue(name)[1])["y"].values
     assert 0 <= pit.min() < 0.1

@@ -255,9 +255,16 @@ def test_strengths_are_chosen_by_folds():
     chosen = GLMCV(model, grid, progress_bar=False).fit(FEW, LABELS)
     assert is_classifier(chosen.best_estimator_)
     assert chosen.best_index_ > 0
+    assert cross_val_score(ClassifierGLM(regularizer="Ridge"), FEW, LABELS).shape == (5,)
+
+
+@pytest.mark.slow
+def test_a_grid_search_chooses_as_folds_do():
+    model = ClassifierGLM(regularizer="Lasso")
+    grid = strength_grid(model, FEW, LABELS, 5)
+    chosen = GLMCV(model, grid, progress_bar=False).fit(FEW, LABELS)
     search = GridSearchCV(model, {"regularizer_strength": grid}, scoring="neg_log_loss").fit(FEW, LABELS)
     assert abs(search.best_index_ - chosen.best_index_) <= 1
-    assert cross_val_score(ClassifierGLM(regularizer="Ridge"), FEW, LABELS).shape == (5,)
 
 
 def test_compiles_once(compilations):

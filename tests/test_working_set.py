@@ -39,7 +39,7 @@ def largest(X, y):
     return np.abs((X - X.mean(0)).T @ (y - y.mean())).max() / len(y)
 
 
-@pytest.mark.parametrize("fraction", [0.5, 0.1, 0.01])
+@pytest.mark.parametrize("fraction", [0.1, *(pytest.param(share, marks=pytest.mark.slow) for share in (0.5, 0.01))])
 def test_lasso_of_many_features_equals_sklearn(wide, fraction):
     X, y = wide
     strength = fraction * largest(X, y)
@@ -155,7 +155,7 @@ PATHS = {
 
 
 # The others take long, and are in the command of slow checks.
-OFTEN = ("Ridge, differing by more than a factor", "Lasso, many features", "GroupLasso, few samples")
+OFTEN = ("Ridge, differing by more than a factor", "Lasso, many features")
 
 
 @pytest.mark.parametrize(
