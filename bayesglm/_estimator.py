@@ -36,6 +36,7 @@ class PenalizedGLM(BaseEstimator):
     """What all models share as penalized fits; they differ in what outputs are."""
 
     _population: ClassVar[bool]
+    _has_labels: ClassVar[bool] = False
     feature_mask: Any = None
 
     def __init__(
@@ -201,7 +202,7 @@ class PenalizedGLM(BaseEstimator):
         missing = drops_missing(self.nan_policy)
         matrix = self._read_new(X, spec, missing=missing, with_targets=True).astype(np.float64)
         if spec.layout.terms is not None:
-            y = targets_of_formula(spec.layout.terms, X, y, missing=missing)
+            y = targets_of_formula(spec.layout.terms, X, y, missing=missing, labels=self._has_labels)
         targets, _ = self._read_targets(
             y, len(matrix), spec.form.family, matrix.dtype, spec.outputs.classes, missing=missing
         )
@@ -284,7 +285,7 @@ class PenalizedGLM(BaseEstimator):
         if self.formula is not None:
             terms = read_formula(self.formula, X, missing=missing)
             kept = terms.complete(X, with_targets=True) if missing else None
-            y = targets_of_formula(terms, X, y, kept=kept)
+            y = targets_of_formula(terms, X, y, kept=kept, labels=self._has_labels)
             X = terms.design(X, kept=kept)
         matrix, layout = read_design(X, missing=missing)
         if for_sampling:
@@ -389,10 +390,11 @@ class PenalizedGLM(BaseEstimator):
         return eta.reshape(len(matrix), *outputs.shape)
 
 
-def targets_of_formula(terms, data, y, *, missing=False, kept=None):
-    """What a formula has as y has it; a ValueError if one was handed over, too."""
+def targets_of_formula(terms, data, y, *, missing=False, kept=None, labels):
+    """What a formula has as y, numbers or labels; a ValueError if one was handed over, too."""
     if y is not None:
         raise ValueError(
             "y must be None for a model with a formula, which has its own: hand over the data frame alone."
         )
-    return terms.targets(data, kept=terms.complete(data, with_targets=True) if missing else kept)
+    kept = terms.complete(data, with_targets=True) if missing else kept
+    return terms.labels(data, kept) if labels else terms.targets(data, kept)

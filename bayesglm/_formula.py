@@ -42,6 +42,19 @@ class Terms:
         matrix = _evaluate(self.left, data, kept)
         return matrix.iloc[:, 0] if matrix.shape[1] == 1 else matrix
 
+    def labels(self, data, kept=None):
+        """Labels of one response or several, columns of the data that the left side names; None where not `kept`."""
+        names = [str(term) for term in self.left.term_slices]
+        known = set(column_names(data) or list(data))
+        if not set(names) <= known:
+            raise ValueError(f"formula must have columns of labels on its left side, as they are; got {names}.")
+        columns = [np.asarray(data[name], object) for name in names]
+        if kept is not None:
+            columns = [np.where(kept, column, np.array(None, object)) for column in columns]
+        if len(columns) > 1:
+            return np.stack(columns, axis=1)
+        return columns[0] if kept is not None else np.asarray(data[names[0]])
+
 
 def read_formula(formula, data, *, missing=False):
     """Read a formula with the data of a fit.

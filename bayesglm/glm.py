@@ -161,6 +161,7 @@ class ClassifierGLM(BayesianGLM):
     """
 
     _population = False
+    _has_labels = True
     observation_model = "Categorical"
     inverse_link_function = None
     dispersion_prior = "plug-in"
@@ -238,7 +239,7 @@ class ClassifierGLM(BayesianGLM):
         terms, missing = self._spec().layout.terms, drops_missing(self.nan_policy)
         share = self._predict(X, offset, missing=missing)
         if terms is not None:
-            y = targets_of_formula(terms, X, y, missing=missing)
+            y = targets_of_formula(terms, X, y, missing=missing, labels=True)
         right = self.classes_[share.argmax(-1)] == np.asarray(y)
         weight = read_weights(sample_weight, len(right), np.float64, missing=missing)
         if missing:

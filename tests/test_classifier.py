@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
 import statsmodels.api as sm
 from numpyro.infer.util import log_density
@@ -217,6 +218,25 @@ def test_labels_of_any_kind(tmp_path):
         again = load(tmp_path / "model")
         assert again.classes_.tolist() == model.classes_.tolist()
         np.testing.assert_array_equal(again.predict(WINE), model.predict(WINE))
+
+
+def test_formulas_have_labels():
+    data = pd.DataFrame(FEW[:, :2], columns=["acid", "ash"]).assign(cultivar=LABELS, other=np.roll(LABELS, 1))
+    strength = {"regularizer": "Ridge", "regularizer_strength": 0.05}
+    model = ClassifierGLM.from_formula("cultivar ~ acid + ash", data, **strength)
+    plain = ClassifierGLM(**strength).fit(FEW[:, :2], LABELS)
+    np.testing.assert_allclose(np.concatenate([*model.coef_.values()]), plain.coef_, atol=1e-8)
+    assert model.score(data) == plain.score(FEW[:, :2], LABELS)
+    data.loc[3, "acid"], data.loc[5, "cultivar"] = np.nan, None
+    kept = ~data.isna().any(axis=1)
+    dropped = ClassifierGLM.from_formula("cultivar ~ acid + ash", data, nan_policy="drop", **strength)
+    fewer = ClassifierGLM(**strength).fit(FEW[kept, :2], LABELS[kept])
+    np.testing.assert_allclose(np.concatenate([*dropped.coef_.values()]), fewer.coef_, atol=1e-8)
+    assert dropped.score(data) == fewer.score(FEW[kept, :2], LABELS[kept])
+    two = ClassifierGLM.from_formula("cultivar + other ~ ash", data[kept], **strength)
+    assert two.coef_["ash"].shape == (1, 2, 3)
+    with pytest.raises(ValueError, match=r"columns of labels on its left side, as they are; got \['C\(cultivar\)'\]"):
+        ClassifierGLM.from_formula("C(cultivar) ~ ash", data[kept])
 
 
 def test_several_responses_are_fits_of_their_own():
