@@ -10,7 +10,8 @@ from sklearn.exceptions import NotFittedError
 
 from bayesglm._draws import draw_y, draw_y_at, prior_draws, thin
 from bayesglm._estimator import PenalizedGLM
-from bayesglm._fitting import fit_path, warn_of_fit
+from bayesglm._fitted import warn_of_fit
+from bayesglm._fitting import fit_path
 from bayesglm._model import glm_model, read_traced
 from bayesglm._options import check_draws, check_method, check_random_strengths, check_run_options, read_key
 from bayesglm._sparse_matrix import refuse_sparse

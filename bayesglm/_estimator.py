@@ -12,7 +12,8 @@ from sklearn.utils import RegressorTags
 
 from bayesglm import links
 from bayesglm._design import read_design, same_layout
-from bayesglm._fitting import Setup, Start, fit_path, warn_of_fit
+from bayesglm._fitted import warn_of_fit
+from bayesglm._fitting import Setup, Start, fit_path
 from bayesglm._formula import read_formula
 from bayesglm._options import check_prior_shapes, drops_missing, resolve
 from bayesglm._problem import Data, Outputs, without_missing, without_unseen

@@ -19,7 +19,8 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from bayesglm._expansion import expand, slopes
-from bayesglm._fitting import Fitted, fit_path
+from bayesglm._fitted import Fitted
+from bayesglm._fitting import fit_path
 from bayesglm._passes import expected_curvature, moments
 from bayesglm._problem import is_grouped
 from bayesglm._strength import read_groups

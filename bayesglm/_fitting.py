@@ -1,38 +1,26 @@
 """Fits: data and strengths in; the mode of every output and the Bayesian model it fixes out."""
 
 import numbers
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
 
 from bayesglm._design import Layout
+from bayesglm._fitted import Fitted, is_singular, some_columns
 from bayesglm._map import Mode, find_modes, find_smooth_modes, likeliest_scale
 from bayesglm._model import Spec
 from bayesglm._numpyro import is_distribution
 from bayesglm._options import Parts
 from bayesglm._posterior import Form
-from bayesglm._problem import Data, Outputs, against_last, balanced, make_batches, on_device, per_output
-from bayesglm._propriety import (
-    boundary_fault,
-    class_separation_fault,
-    lone_fault,
-    missing_class_fault,
-    rank_fault,
-    row_space,
-    separation_fault,
-)
+from bayesglm._problem import Data, Outputs, against_last, make_batches, on_device
+from bayesglm._propriety import row_space
 from bayesglm._sparse_matrix import SparseMatrix
 from bayesglm._sparse_smooth import find_sparse_smooth_modes
-from bayesglm._warn import warn_user
 from bayesglm._working_set import find_sparse_modes
-from bayesglm.links import IDENTITY
 from bayesglm.priors import bound
 
-__all__ = ["Fitted", "Setup", "Start", "fit_path", "make_problems", "warn_of_fit"]
+__all__ = ["Setup", "Start", "fit_path", "make_problems"]
 
 # Penalties with kinks: features and entries of X up to which all features are solved for at once.
 SMALL_WIDTH, SMALL_SIZE = 256, 10**6
@@ -42,8 +30,6 @@ TINY_SIZE = 2 * 10**4
 FEWEST_OF_PATH = 4
 # Steps that they may take with it: where strengths or separated classes make curvatures differ by much, own ones help.
 MAX_SHARED_STEPS = 25
-# Squared pivot of the scaled Hessian below which features may be collinear.
-SINGULAR_PIVOT = 1e-8
 # Rounds of fitting the mean and the overdispersion in turn.
 MAX_SCALE_STEPS = 50
 
@@ -73,110 +59,6 @@ class Effort(NamedTuple):
     tiny: int  # entries of X, times outputs, up to which the program should rather compile quickly
     rough: bool  # whether effective degrees of freedom do not matter
     n_paths: int = 1  # problems b, b + n_paths, b + 2 n_paths ... of a batch differ in their strengths alone
-
-
-@dataclass(frozen=True, eq=False)
-class Fitted:
-    """A fit and what it was made from; arrays are NumPy's."""
-
-    data: Data
-    batches: list
-    modes: list
-    spec: Spec
-    tol: float
-    n_dropped: int = 0  # samples with a missing entry
-
-    @cached_property
-    def coef(self):
-        """Coefficients, shape (p, outputs)."""
-        coef = per_output(self.batches, [mode.coef for mode in self.modes])
-        return balanced(coef, self.spec.outputs, self.spec.shared_shifts)
-
-    @property
-    def intercept(self):
-        """Intercepts, shape (outputs,)."""
-        return balanced(per_output(self.batches, [mode.intercept for mode in self.modes]), self.spec.outputs)
-
-    @property
-    def edf(self):
-        """Effective degrees of freedom, shape (responses,)."""
-        edf = per_output(self.batches, [mode.edf for mode in self.modes])
-        # Of the intercepts of classes, one is given by the others.
-        n_classes = self.spec.outputs.n_classes
-        return edf.reshape(-1, n_classes).sum(1) - (n_classes > 1 and self.spec.form.fit_intercept)
-
-    @property
-    def total(self):
-        """Sum of the weights."""
-        return float(self.data.weight.sum())
-
-    @property
-    def n_iter(self):
-        """Iterations of the output that took most."""
-        return int(max(mode.n_iter.max() for mode in self.modes))
-
-    @property
-    def residual(self):
-        """Largest violation of optimality of any output."""
-        return float(max(mode.residual.max() for mode in self.modes))
-
-    @property
-    def converged(self):
-        """Whether every output converged."""
-        return all(bool(mode.converged.all()) for mode in self.modes)
-
-    @cached_property
-    def determined(self):
-        """Whether the Hessian of every output is clearly regular."""
-        return not any(bool(_singular(mode, self.data.X.dtype).any()) for mode in self.modes)
-
-    @cached_property
-    def flat(self):
-        """Which free coefficients have no prior, shape (p, outputs)."""
-        return self.spec.flat & self.spec.free
-
-    def fault(self, response, *, with_intercept):
-        """Why a response has no mode or no proper posterior: a Fault, or None."""
-        if self.spec.outputs.classes is not None:
-            return self._fault_of_classes(response, with_intercept=with_intercept)
-        output = response
-        X, y, weight, offset = self.data
-        y, flat = y[:, output], self.flat[:, output]
-        family, link = self.spec.form.family, self.spec.form.link
-        with_intercept = with_intercept and self.spec.form.fit_intercept
-        # Under the identity link, the boundary of the mean's domain is not infinitely far away.
-        fault = boundary_fault(y, weight, family) if with_intercept and link != IDENTITY else None
-        if fault is not None or not flat.any():
-            return fault
-        bounded = np.zeros_like(flat) if self.spec.positive is None else self.spec.positive[:, output] & flat
-        settings = {"with_intercept": with_intercept, "bounded": bounded}
-        eta = offset[:, output] + self.intercept[output] + X @ self.coef[:, output]
-        if isinstance(X, SparseMatrix):
-            few = _columns(X, flat)
-            if few is None:
-                return None if link == IDENTITY else lone_fault(X, y, weight, flat & ~bounded, family)
-            settings["bounded"] = bounded[flat]
-            X, flat, bounded = few, flat[flat], bounded[flat]
-        # Whether the Hessian is regular says nothing of coefficients that a bound holds at zero.
-        determined = self.determined and not bounded.any()
-        return (None if determined else rank_fault(X, weight, flat, **settings)) or (
-            separation_fault(X, y, weight, eta, flat, family, self.tol, **settings)
-        )
-
-    def _fault_of_classes(self, response, *, with_intercept):
-        X, y, weight, offset = self.data
-        classes = self.spec.outputs.classes
-        mine = slice(response * len(classes), (response + 1) * len(classes))
-        flat = self.flat[:, mine].any(1)
-        with_intercept = with_intercept and self.spec.form.fit_intercept
-        fault = missing_class_fault(y[:, mine], weight, classes) if with_intercept else None
-        if fault is not None or not flat.any():
-            return fault
-        eta = offset[:, mine] + self.intercept[mine] + X @ self.coef[:, mine]
-        settings = {"with_intercept": with_intercept, "bounded": np.zeros_like(flat)}
-        return (None if self.determined else rank_fault(X, weight, flat, **settings)) or (
-            class_separation_fault(X, y[:, mine], weight, eta, flat, self.tol, with_intercept=with_intercept)
-        )
 
 
 def fit_path(setup, strengths, *, for_sampling=False, start=None, rough=False):
@@ -360,76 +242,22 @@ def _tolerance(parts, dtype):
     return 1e-10 if dtype == np.float64 else 2e-6
 
 
-def _singular(modes, dtype):
-    """Which problems of a batch may have collinear coefficients, shape (B,)."""
-    return modes.pivot <= max(SINGULAR_PIVOT, 400 * modes.coef.shape[1] * np.finfo(dtype).eps)
-
-
-def _columns(X, chosen):
-    """Some features (p,) bool, dense; None if they are those of a sparse X and that would be much."""
-    if not isinstance(X, SparseMatrix):
-        return X[:, chosen]
-    return X.some_columns(chosen).T if len(X) * chosen.sum() <= SMALL_SIZE else None
-
-
 def _of_smallest_norm(modes, data, batch, parts):
     """Among the optima of collinear features without a penalty, take the one of smallest norm."""
     coef, intercept = modes.coef + 0.0, modes.intercept.copy()  # + 0.0 turns -0.0 into 0.0
-    for b in np.flatnonzero(_singular(modes, data.X.dtype)):
+    for b in np.flatnonzero(is_singular(modes, data.X.dtype)):
         strength = jax.tree.map(lambda leaf: leaf[b], batch.strength)  # noqa: B023
         is_flat = np.asarray(parts.prior.is_flat(strength))
         if parts.prior.has_bounds:
             is_flat = is_flat & ~strength.bounded
         for output, flat in enumerate((is_flat & batch.free[b]).T):
-            if flat.any() and (some := _columns(data.X, flat)) is not None:
+            if flat.any() and (some := some_columns(data.X, flat)) is not None:
                 mean = data.weight @ some / data.weight.sum() * parts.fit_intercept
                 seen = row_space((some - mean)[data.weight > 0])
                 surplus = coef[b, flat, output] - seen @ (seen.T @ coef[b, flat, output])
                 coef[b, flat, output] -= surplus
                 intercept[b, output] += mean @ surplus
     return modes._replace(coef=coef, intercept=intercept)
-
-
-def warn_of_fit(fitted):
-    """At most one warning each on the mode and on the dispersion."""
-    _warn_of_mode(fitted)
-    spec = fitted.spec
-    if not spec.form.samples_scale or spec.form.family.scale_shapes_mean:
-        return
-    total, edf = fitted.total, fitted.edf
-    left = float((total - edf).min())
-    if np.isnan(spec.scale).any():
-        warn_user(
-            f"scale_ is NaN: the fit has {edf.max():.1f} effective degrees of freedom for {total:g} samples, "
-            "which leaves none for the dispersion. Use a stronger regularizer, or give the dispersion: "
-            f"{spec.form.family.__name__}(scale=...).",
-        )
-    elif left < 0.1 * total:
-        warn_user(
-            f"scale_ rests on {left:.1f} of {total:g} degrees of freedom: the fit nearly interpolates, and the "
-            "prior hardly depends on the strength any more. Use a stronger regularizer, or give the "
-            f"dispersion: {spec.form.family.__name__}(scale=...).",
-        )
-
-
-def _warn_of_mode(fitted):
-    """Name the cause of a fit that did not converge, or is not unique."""
-    outputs = range(fitted.spec.outputs.n_responses)
-    faults = [(output, fault) for output in outputs if (fault := fitted.fault(output, with_intercept=True))]
-    if faults:
-        output, fault = faults[0]
-        several = fitted.spec.outputs.several
-        where = f" (output {output}; {len(faults)} of {len(outputs)} are affected)" if several else ""
-        effect = "has no finite optimum" if fault.is_unbounded else "is one of many, that of smallest norm"
-        message = f"The fit{where} {effect}, for {fault.cause}. {fault.remedy}".strip()
-        warn_user(message, ConvergenceWarning)
-    elif not fitted.converged:
-        warn_user(
-            f"The fit did not converge: after {fitted.n_iter} iterations the optimality conditions are violated "
-            f"by a correlation of {fitted.residual:.1e}. Raise solver_kwargs={{'maxiter': ...}}, or use a "
-            "(stronger) regularizer.",
-            ConvergenceWarning,
-        )
 
 
 def _make_spec(setup, strength, batches, scales):

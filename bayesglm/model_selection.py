@@ -14,7 +14,8 @@ from tqdm.auto import tqdm
 
 from bayesglm._cross_validation import fit_folds, score_path
 from bayesglm._design import take_rows
-from bayesglm._fitting import fit_path, warn_of_fit
+from bayesglm._fitted import warn_of_fit
+from bayesglm._fitting import fit_path
 from bayesglm._leave_one_out import leave_out
 from bayesglm._passes import correlate, expected_curvature, moments, value_and_slope
 from bayesglm._score import SCORE_TYPES, score_fit

@@ -21,7 +21,8 @@ LEVELS = [
     {"_frame", "_model"},
     {"_potential"},
     {"_hmc", "_laplace", "_nuts"},
-    {"_fitting", "_draws", "_engines", "_score", "_prior_summary", "_summary"},
+    {"_fitted", "_draws", "_engines", "_score", "_prior_summary", "_summary"},
+    {"_fitting"},
     {"_inference_data", "_cross_validation", "_leave_one_out"},
     {"_sampling"},
     {"_evidence"},
@@ -36,7 +37,7 @@ LEVELS = [
 ]
 DOORS = {
     "sklearn": {
-        *("_design", "_estimator", "_bayesian", "glm", "model_selection", "_targets", "_fitting", "_evidence", "plots"),
+        *("_design", "_estimator", "_bayesian", "glm", "model_selection", "_targets", "_fitted", "_evidence", "plots"),
         *("_plot_arguments",),
         "interop",
     },
