@@ -7,7 +7,15 @@ from sklearn.utils.multiclass import check_classification_targets
 from bayesglm._design import as_numbers, check_finite
 from bayesglm._warn import warn_user
 
-__all__ = ["check_counts", "read_labels", "read_offset", "read_successes", "read_targets", "read_weights"]
+__all__ = [
+    "check_counts",
+    "label_array",
+    "read_labels",
+    "read_offset",
+    "read_successes",
+    "read_targets",
+    "read_weights",
+]
 
 
 def read_targets(y, n_samples, family, dtype, *, population, missing=False):
@@ -98,12 +106,7 @@ def read_labels(y, n_samples, dtype, classes=None, *, missing=False):
     ValueError
         If y does not hold labels, has fewer than two, or some that are not known.
     """
-    if y is None:
-        raise ValueError("y must hold labels: Expected array-like (array or non-string sequence), got None.")
-    array = _without_column(np.asarray(y))
-    if array.ndim not in (1, 2):
-        raise ValueError(f"y must have shape (samples,) or (samples, responses); got {array.shape}.")
-    _check_length(array, n_samples)
+    array = label_array(y, n_samples)
     if array.dtype.kind == "c":
         raise ValueError("y must hold labels. Complex data not supported.")
     lost = np.zeros(array.shape, bool)
@@ -128,6 +131,17 @@ def read_labels(y, n_samples, dtype, classes=None, *, missing=False):
     indicators = (numbers[..., None] == np.arange(len(classes))).astype(dtype)
     indicators[lost] = np.nan
     return indicators.reshape(n_samples, -1), classes, array.ndim == 2
+
+
+def label_array(y, n_samples):
+    """Labels as an array (n_samples,) or (n_samples, responses)."""
+    if y is None:
+        raise ValueError("y must hold labels: Expected array-like (array or non-string sequence), got None.")
+    array = _without_column(np.asarray(y))
+    if array.ndim not in (1, 2):
+        raise ValueError(f"y must have shape (samples,) or (samples, responses); got {array.shape}.")
+    _check_length(array, n_samples)
+    return array
 
 
 def _distinct(array):

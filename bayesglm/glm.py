@@ -8,7 +8,7 @@ from bayesglm._bayesian import BayesianGLM
 from bayesglm._estimator import targets_of_formula
 from bayesglm._options import drops_missing, resolve
 from bayesglm._problem import Outputs
-from bayesglm._targets import read_labels, read_weights
+from bayesglm._targets import label_array, read_labels, read_weights
 from bayesglm.observation_models import CategoricalObservations
 
 __all__ = ["GLM", "ClassifierGLM", "PopulationGLM"]
@@ -210,7 +210,8 @@ class ClassifierGLM(BayesianGLM):
     def predict_log_proba(self, X, *, offset=None):
         """Logarithm of `predict_proba`."""
         eta = self._predictor(X, offset)
-        return np.asarray(jax.nn.log_softmax(eta))
+        with jax.enable_x64(eta.dtype == np.float64):
+            return np.asarray(jax.nn.log_softmax(eta))
 
     def decision_function(self, X, *, offset=None):
         """Linear predictor of each class, (..., classes); of two classes, (...), by how much the second leads."""
@@ -240,7 +241,11 @@ class ClassifierGLM(BayesianGLM):
         share = self._predict(X, offset, missing=missing)
         if terms is not None:
             y = targets_of_formula(terms, X, y, missing=missing, labels=True)
-        right = self.classes_[share.argmax(-1)] == np.asarray(y)
+        # Labels that the fit has not seen are wrong, as for scikit-learn.
+        labels = label_array(y, len(share))
+        if labels.shape != share.shape[:-1]:
+            raise ValueError(f"y must have shape {share.shape[:-1]}, as in the fit; got {labels.shape}.")
+        right = self.classes_[share.argmax(-1)] == labels
         weight = read_weights(sample_weight, len(right), np.float64, missing=missing)
         if missing:
             known = ~np.isnan(read_labels(y, len(right), np.dtype(float), self.classes_, missing=True)[0]).any(1)

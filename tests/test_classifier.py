@@ -8,7 +8,7 @@ import statsmodels.api as sm
 from numpyro.infer.util import log_density
 from sklearn.base import clone, is_classifier
 from sklearn.datasets import load_wine
-from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.exceptions import ConvergenceWarning, DataConversionWarning, NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from statsmodels.tools.numdiff import approx_hess
@@ -218,6 +218,18 @@ def test_labels_of_any_kind(tmp_path):
         again = load(tmp_path / "model")
         assert again.classes_.tolist() == model.classes_.tolist()
         np.testing.assert_array_equal(again.predict(WINE), model.predict(WINE))
+
+
+def test_labels_may_come_as_a_column():
+    model = ClassifierGLM(regularizer="Ridge").fit(FEW, LABELS)
+    with pytest.warns(DataConversionWarning):
+        assert model.score(FEW, LABELS[:, None]) == model.score(FEW, LABELS)
+    assert model.score(FEW[:2], ["merlot", "barolo"]) in (0.0, 0.5)
+    with pytest.raises(ValueError, match="same number of samples: X has 178, y has 3"):
+        model.score(FEW, LABELS[:3])
+    with pytest.raises(ValueError, match=r"y must have shape \(178,\), as in the fit; got \(178, 2\)"):
+        model.score(FEW, np.stack([LABELS, LABELS], 1))
+    np.testing.assert_allclose(np.exp(model.predict_log_proba(FEW)), model.predict_proba(FEW), rtol=1e-12)
 
 
 def test_formulas_have_labels():
