@@ -241,6 +241,8 @@ class PenalizedGLM(BaseEstimator):
 
     def _last_fit(self, setup):
         """Coefficients and intercepts to start from, or None."""
+        if not isinstance(self.warm_start, bool | np.bool_):
+            raise ValueError(f"warm_start must be True or False; got {self.warm_start!r}.")
         if not self.warm_start or "coef_" not in vars(self):
             return None
         last, layout = self.spec_.layout, setup.layout

@@ -53,3 +53,8 @@ def test_a_learned_dispersion(rng):
     warm = GLM(**settings, warm_start=True).fit(X[:150], y[:150]).fit(X, y)
     np.testing.assert_allclose(warm.coef_, cold.coef_, rtol=1e-6)
     np.testing.assert_allclose(warm.scale_, cold.scale_, rtol=1e-6)
+
+
+def test_it_is_a_bool():
+    with pytest.raises(ValueError, match="warm_start must be True or False; got 'no'"):
+        GLM(warm_start="no").fit(np.eye(3), [1, 2, 3])
