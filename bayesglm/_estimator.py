@@ -308,7 +308,7 @@ class PenalizedGLM(BaseEstimator):
         data, lost = Data(matrix, targets, weight, shift), None
         if missing:
             data, lost = without_missing(data)
-        free = read_feature_mask(self.feature_mask, layout, outputs.count)
+        free = read_feature_mask(self.feature_mask, layout, outputs.shape)
         positive = read_positive(self.positive, layout, outputs.shape) & free if parts.prior.has_bounds else None
         return Setup(parts, without_unseen(data), layout, free, outputs, positive, lost)
 

@@ -120,14 +120,15 @@ class Fitted:
         X, y, weight, offset = self.data
         classes = self.spec.outputs.classes
         mine = slice(response * len(classes), (response + 1) * len(classes))
-        flat = self.flat[:, mine].any(1)
+        flat = self.flat[:, mine]
         with_intercept = with_intercept and self.spec.form.fit_intercept
         fault = missing_class_fault(y[:, mine], weight, classes) if with_intercept else None
         if fault is not None or not flat.any():
             return fault
         eta = offset[:, mine] + self.intercept[mine] + X @ self.coef[:, mine]
-        settings = {"with_intercept": with_intercept, "bounded": np.zeros_like(flat)}
-        return (None if self.determined else rank_fault(X, weight, flat, **settings)) or (
+        some = flat.any(1)
+        settings = {"with_intercept": with_intercept, "bounded": np.zeros_like(some)}
+        return (None if self.determined else rank_fault(X, weight, some, **settings)) or (
             class_separation_fault(X, y[:, mine], weight, eta, flat, self.tol, with_intercept=with_intercept)
         )
 

@@ -18,7 +18,7 @@ import numpy as np
 from bayesglm._chunks import join_chunks
 from bayesglm._frame import COMPILE_QUICKLY, coordinates, recenter, whiten
 from bayesglm._posterior import Draws
-from bayesglm._potential import potential, unpack
+from bayesglm._potential import idle_energy, potential, unpack
 
 __all__ = ["run_hmc"]
 
@@ -136,9 +136,9 @@ def _choose_steps(warm, state, frames, n_steps, left, target_accept_prob):
 
 
 def _as_draws(kept, targets, frames, n_steps, form):
-    position = jax.tree.map(np.asarray, _parameters(kept.u, targets, frames, form=form))
+    position, idle = jax.tree.map(np.asarray, _parameters(kept.u, targets, frames, form=form))
     stats = {name: np.moveaxis(leaf, 0, 2) for name, leaf in kept._asdict().items() if name != "u"}
-    stats["lp"] = -stats.pop("potential")
+    stats["lp"] = idle - stats.pop("potential")
     stats["step_size"] = np.full_like(stats["lp"], QUARTER / n_steps)
     stats["n_steps"] = np.full(stats["lp"].shape, n_steps)
     return Draws._make((*position, stats))
@@ -242,6 +242,10 @@ def _recenter(frames, mean, sd):
 
 @partial(jax.jit, static_argnames=("form",), compiler_options=COMPILE_QUICKLY)
 def _parameters(u, targets, frames, *, form):
-    """Parameters, leaves (B, C, S, ...), at positions (S, B, C, D)."""
-    each = jax.vmap(jax.vmap(partial(unpack, form=form), (0, None, None)), (0, None, None))
+    """Parameters, leaves (B, C, S, ...), at positions (S, B, C, D), and the energy of what is idle."""
+
+    def one(u, target, frame):
+        return unpack(u, target, frame, form), idle_energy(u, target, frame, form)
+
+    each = jax.vmap(jax.vmap(one, (0, None, None)), (0, None, None))
     return jax.vmap(each)(jnp.moveaxis(u, 0, 2), targets, frames)

@@ -170,7 +170,7 @@ def _constants(X, offset, weight, spec):
     if np.any(offset != 0):
         constants["offset"] = _visible(offset, spec)
     if not spec.free.all():
-        constants |= {f"feature_mask{suffix}": spec.free[rows] for suffix, _, rows in _leaves(spec)}
+        constants |= {f"feature_mask{suffix}": _visible(spec.free[rows], spec) for suffix, _, rows in _leaves(spec)}
     return constants
 
 

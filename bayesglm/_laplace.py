@@ -13,7 +13,7 @@ from arviz_stats.base import array_stats
 
 from bayesglm._frame import coordinates, whiten
 from bayesglm._posterior import Draws
-from bayesglm._potential import potential, unpack
+from bayesglm._potential import idle_energy, potential, unpack
 
 __all__ = ["run_laplace"]
 
@@ -99,7 +99,8 @@ def _draw(data, keys, *, form, shape):
             )
             log_prob = -jax.vmap(of_one)(u)
             position = jax.vmap(lambda u: unpack(u, target, frame, form))(u)
-            return position, log_prob, log_prob + 0.5 * jnp.sum(u**2, 1)
+            idle = jax.vmap(lambda u: idle_energy(u, target, frame, form))(u)
+            return position, log_prob + idle, log_prob + 0.5 * jnp.sum(u**2, 1)
 
         found = jax.lax.map(block, jax.random.split(key, shape[0]))
         return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), found)

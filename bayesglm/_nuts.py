@@ -14,7 +14,7 @@ from numpyro.infer.hmc import hmc
 from bayesglm._chunks import join_chunks
 from bayesglm._frame import COMPILE_QUICKLY, coordinates, whiten
 from bayesglm._posterior import Draws
-from bayesglm._potential import potential, unpack
+from bayesglm._potential import idle_energy, potential, unpack
 
 __all__ = ["run_nuts"]
 
@@ -114,7 +114,7 @@ def _advance(state, data, frames, *, form, tuning):
             new = step(chain, model_args=arguments)
             position = unpack(new.z, target, frame, form)
             stats = {
-                "lp": -new.potential_energy,
+                "lp": idle_energy(new.z, target, frame, form) - new.potential_energy,
                 "energy": new.energy,
                 "acceptance_rate": new.accept_prob,
                 "step_size": new.adapt_state.step_size,

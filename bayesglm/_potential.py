@@ -29,7 +29,7 @@ from bayesglm._posterior import (
     rate,
 )
 
-__all__ = ["potential", "unpack"]
+__all__ = ["idle_energy", "potential", "unpack"]
 
 
 def _bent(u, tails):
@@ -115,16 +115,12 @@ def _variance(score, mixing, k):
 def potential(u, X, weight, target, priors, frame, form, *, lanes=1):
     """Minus the log posterior density, up to a constant, at the round coordinates u.
 
-    Coordinates that move nothing, since their coefficients are held at zero, are standard normal: so masks are data
-    and compile nothing.
-
     Parameters
     ----------
     lanes : int
         How many potentials are computed at once, in a mapped program.
     """
     position, score, log_stretch, target = _unpack(u, target, frame, form)
-    idle = jnp.where(free_coordinates(target).ravel(), 0.0, u[: frame.center.size])
     if form.mixture:
         log_prior = _mixture_log_prob(position, score, target, form)
     else:
@@ -138,7 +134,21 @@ def potential(u, X, weight, target, priors, frame, form, *, lanes=1):
     rest = log_density_but_coef(position, X, weight, target, priors, form, lanes)
     if form.samples_scale:
         rest = rest + _log_bend(u[-1], jnp.array([frame.log_scale_tail, 0.0]))
-    return 0.5 * jnp.sum(idle**2) - log_prior - rest
+    return idle_energy(u, target, frame, form) - log_prior - rest
+
+
+def idle_energy(u, target, frame, form):
+    """What coordinates add to the potential that move nothing, since coefficients are held at zero or have no prior.
+
+    They are standard normal: so masks are data and compile nothing.
+    """
+    size = frame.center.size
+    idle = jnp.where(free_coordinates(target).ravel(), 0.0, u[:size])
+    energy = 0.5 * jnp.sum(idle**2)
+    if not form.mixture:
+        return energy
+    score = frame.score + frame.score_sd * u[size : size + frame.score.size]
+    return energy + 0.5 * jnp.sum(jnp.where(form.prior.mixing(target.strength).slope > 0, 0.0, score**2))
 
 
 def _mixture_log_prob(position, score, target, form):
@@ -156,7 +166,7 @@ def _mixture_log_prob(position, score, target, form):
         single, -0.5 * score**2, (mixing.size + 1) / 2 * score - 0.5 * jnp.exp(jnp.where(single, 0.0, score))
     )
     bend = 1 + k * mixing.bend * variance
-    density = jnp.where(has_prior, density - 0.5 * jnp.log(bend), -0.5 * score**2)
+    density = jnp.where(has_prior, density - 0.5 * jnp.log(bend), 0.0)
     precision = spread(jnp.where(has_prior, bend / variance, 1.0), mixing.index, 1.0)
     normal = 0.5 * jnp.log(precision) - 0.5 * precision * coef**2
     log_prob = jnp.sum(density) + jnp.sum(jnp.where(spread(has_prior, mixing.index, False), normal, 0.0))

@@ -193,8 +193,8 @@ def per_output(batches, values):
 
 
 def shared_shifts(flat, free, outputs):
-    """Features (p, responses) that have no prior in any class: what is added to all classes alike changes nothing."""
-    return (flat | ~free).reshape(len(free), -1, outputs.n_classes).all(2)
+    """Features (p, responses) free of priors in all classes: what is added to all classes alike changes nothing."""
+    return (flat & free).reshape(len(free), -1, outputs.n_classes).all(2)
 
 
 def against_last(flat, free, outputs):

@@ -126,7 +126,7 @@ def class_separation_fault(X, y, weight, eta, flat, tol, *, with_intercept):
     X : (n, p)
     y, eta : (n, classes)
     weight : (n,)
-    flat : (p,) bool
+    flat : (p, classes) bool
     tol : float
     with_intercept : bool
     """
@@ -136,11 +136,13 @@ def class_separation_fault(X, y, weight, eta, flat, tol, *, with_intercept):
     margin = eta[rows][own] - np.where(own, -np.inf, eta[rows]).max(1)
     if not flat.any() or not (margin > _suspicious(tol, rows)).any():
         return None
-    design = _flat_design(X[rows], flat, with_intercept=with_intercept)
+    some = flat.any(1)
+    design = _flat_design(X[rows], some, with_intercept=with_intercept)
+    moves = np.concatenate([np.ones((int(with_intercept), n_classes), bool), flat[some]]).ravel()
     # One row for each sample and each class that is not its own: by how much it prefers its own.
     against = (own[:, None] * 1.0 - np.eye(n_classes))[~own]
     rows_of = np.repeat(np.arange(len(label)), n_classes - 1)
-    preference = (design[rows_of][:, :, None] * against[:, None]).reshape(len(against), -1)
+    preference = (design[rows_of][:, :, None] * against[:, None]).reshape(len(against), -1)[:, moves]
     bounded = np.zeros(preference.shape[1], bool)
     return SEPARATED if _separates(preference, np.ones(len(against)), bounded) else None
 

@@ -160,32 +160,35 @@ def _fill(value, label, places, values):
     return value
 
 
-def read_feature_mask(mask, layout, n_outputs):
-    """Read which coefficients of a population are free, the others being held at zero.
+def read_feature_mask(mask, layout, output_shape):
+    """Read which coefficients are free, the others being held at zero.
 
     Parameters
     ----------
-    mask : None, array_like (n_features, n_outputs) or tree like X
-        Zeros and ones. At a leaf of a tree: (n_outputs,), one per output for all features of the leaf;
-        (leaf's features, n_outputs); or a number.
+    mask : None, array_like (n_features, *output_shape) or tree like X
+        Zeros and ones. At a leaf of a tree: `output_shape`, one per output for all features of the leaf;
+        (leaf's features, *output_shape); or a number.
+    output_shape : tuple
+        Axes that coefficients have beside the features.
 
     Returns
     -------
     numpy.ndarray of bool, shape (n_features, n_outputs)
     """
     if mask is None:
-        return np.ones((layout.n_features, n_outputs), bool)
+        return np.ones((layout.n_features, math.prod(output_shape)), bool)
 
     def read_leaf(value, index, label):
         width = layout.widths[index]
         array = as_numbers(value, label)
-        allowed = [(width, n_outputs)] if layout.is_array else [(n_outputs,), (width, n_outputs), ()]
+        full = (width, *output_shape)
+        allowed = [full] if layout.is_array else [output_shape, full, ()]
         if array.shape not in allowed:
             expected = " or ".join(map(str, allowed)).replace(" or ()", ", or be one number")
             raise ValueError(f"{label} must have shape {expected}; got shape {array.shape}.")
         if not np.isin(array, (0, 1)).all():
             raise ValueError(f"{label} must hold zeros and ones; got {array[~np.isin(array, (0, 1))][0]:g}.")
-        return np.broadcast_to(array.astype(bool), (width, n_outputs))
+        return np.broadcast_to(array.astype(bool), full).reshape(width, -1)
 
     if not layout.is_array and not isinstance(mask, dict | list | tuple) and np.ndim(mask) > 1:
         raise ValueError(

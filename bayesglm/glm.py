@@ -146,8 +146,15 @@ class ClassifierGLM(BayesianGLM):
     coefficients, two as well. What has no prior, as the intercepts, sums to zero over the classes: only differences
     between classes mean something.
 
-    Parameters are those of `GLM` but for bounds. Strengths are numbers, and may have an axis of classes, as those of
-    `PopulationGLM` have one of outputs.
+    Parameters are those of `GLM` but for bounds, and one more. Strengths are numbers, and may have an axis of classes,
+    as those of `PopulationGLM` have one of outputs.
+
+    Parameters
+    ----------
+    feature_mask : array_like (p, classes) or tree like X, optional
+        Zeros and ones: coefficients with a zero are not part of the model. In a tree, a leaf may be (classes,),
+        whether the features of the leaf matter for the class, or (leaf's features, classes). For y of several
+        columns an axis of responses comes before that of the classes.
 
     Attributes
     ----------
@@ -174,6 +181,7 @@ class ClassifierGLM(BayesianGLM):
         solver_name=None,
         solver_kwargs=None,
         intercept_prior=None,
+        feature_mask=None,
         formula=None,
         fit_intercept=True,
         nan_policy="raise",
@@ -184,6 +192,7 @@ class ClassifierGLM(BayesianGLM):
         self.solver_name = solver_name
         self.solver_kwargs = solver_kwargs
         self.intercept_prior = intercept_prior
+        self.feature_mask = feature_mask
         self.formula = formula
         self.fit_intercept = fit_intercept
         self.nan_policy = nan_policy

@@ -80,9 +80,8 @@ def from_nemos(model):
         "regularizer_strength": _as_numpy(strength),
     }
     if NEMOS_MODELS[name] is ClassifierGLM:
-        if getattr(model, "feature_mask", None) is not None:
-            raise ValueError("model has a feature_mask, which has no counterpart for classes.")
-        return ClassifierGLM(**settings)
+        mask = getattr(model, "feature_mask", None)
+        return ClassifierGLM(**settings, feature_mask=_as_numpy(mask))
     settings["observation_model"] = observation_model
     settings["inverse_link_function"] = _link_from_nemos(model.inverse_link_function, family)
     if name == "PopulationGLM":
@@ -148,7 +147,11 @@ def to_nemos(model):
         "regularizer_strength": strength,
     }
     if isinstance(model, ClassifierGLM):
-        kind = nemos.glm.ClassifierPopulationGLM if model.spec_.outputs.several else nemos.glm.ClassifierGLM
+        kind = nemos.glm.ClassifierGLM
+        if model.spec_.outputs.several:
+            kind, settings["feature_mask"] = nemos.glm.ClassifierPopulationGLM, model.feature_mask
+        elif model.feature_mask is not None:
+            raise ValueError("model has a feature_mask; NeMoS's has none for classes of one response.")
         twin = kind(len(model.classes_), **settings)
         twin.set_classes(model.classes_)
     else:

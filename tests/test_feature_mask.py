@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpyro.infer.util import log_density
 
-from bayesglm import GLM, PopulationGLM
+from bayesglm import GLM, ClassifierGLM, PopulationGLM
 from bayesglm.priors import GroupLasso
 
 MASK = np.array([[1, 0, 1], [1, 1, 0], [0, 1, 0], [0, 0, 1]])
@@ -143,3 +143,130 @@ def test_numpyro_model_has_only_what_is_free(regularizer, data, rng):
             sites = {"coef": coef[sees, output], "intercept": intercept[output]}
             alone += log_density(single.numpyro_model, (X[:, sees], y[:, output]), {}, sites)[0]
     np.testing.assert_allclose(together, alone, rtol=1e-12)
+
+
+CLASS_MASK = np.array([[1, 1, 0], [1, 1, 1], [0, 0, 1], [0, 0, 0]])
+
+
+@pytest.fixture
+def labels(data, rng):
+    X, _ = data
+    eta = X @ (CLASS_MASK * rng.normal(size=CLASS_MASK.shape))
+    return (eta + rng.gumbel(size=eta.shape)).argmax(1)
+
+
+def loss_of_classes(free, intercept, X, labels):
+    """Coefficients from those that are free, and the mean cross-entropy."""
+    coef = np.zeros(CLASS_MASK.shape)
+    coef[CLASS_MASK == 1] = free
+    eta = X @ coef + intercept
+    return coef, np.mean(np.log(np.exp(eta).sum(1)) - eta[np.arange(len(eta)), labels])
+
+
+PENALTIES = {
+    "UnRegularized": lambda coef: 0.0,
+    "Ridge": lambda coef: 0.1 / 2 * np.sum(coef**2),
+    "Lasso": lambda coef: 0.03 * np.sum(abs(coef)),
+    "ElasticNet": lambda coef: 0.03 * (np.sum(abs(coef)) / 2 + np.sum(coef**2) / 4),
+    "GroupLasso": lambda coef: 0.03 * np.sqrt(CLASS_MASK.sum(0)) @ np.linalg.norm(coef, axis=0),
+}
+
+
+@pytest.mark.parametrize("regularizer", PENALTIES)
+def test_classes_may_have_features_of_their_own(regularizer, data, labels):
+    X, _ = data
+    model = ClassifierGLM(regularizer, STRENGTHS[regularizer], feature_mask=CLASS_MASK).fit(X, labels)
+    np.testing.assert_array_equal(model.coef_[CLASS_MASK == 0], 0)
+
+    def objective(free, intercept):
+        coef, loss = loss_of_classes(free, intercept, X, labels)
+        return loss + PENALTIES[regularizer](coef)
+
+    best = objective(model.coef_[CLASS_MASK == 1], model.intercept_)
+    rng = np.random.default_rng(0)
+    for size in (1e-1, 1e-3, 1e-5):
+        for _ in range(50):
+            apart = (
+                model.coef_[CLASS_MASK == 1] + size * rng.normal(size=6),
+                model.intercept_ + size * rng.normal(size=3),
+            )
+            assert objective(*apart) > best - 1e-14
+
+
+def test_without_a_penalty_all_free_coefficients_of_a_masked_feature_count(data, labels):
+    """Adding the same to all classes changes something where one of them is held at zero."""
+    X, _ = data
+    model = ClassifierGLM(feature_mask=CLASS_MASK).fit(X, labels)
+    # Two intercepts, two of the first feature, two of the second that no class is held in, one of the third.
+    np.testing.assert_allclose(model.criteria_["edf"], 7)
+    np.testing.assert_allclose(model.coef_[1].sum(), 0, atol=1e-12)
+    table = model.summary()
+    assert len(table) == 3 + CLASS_MASK.sum()
+    # Standard errors by numerical second derivatives, the second feature's and the intercepts' last class held.
+    from statsmodels.tools.numdiff import approx_hess
+
+    chosen = np.array([0, 1, 2, 3, 5])  # of the free coefficients, less that one
+
+    def loss(values):
+        free = np.zeros(6)
+        free[chosen] = values[2:]
+        return len(X) * loss_of_classes(free, np.append(values[:2], 0.0), X, labels)[1]
+
+    held = model.coef_.copy()
+    held[1] -= held[1, 2]
+    at = np.concatenate([model.intercept_[:2] - model.intercept_[2], held[CLASS_MASK == 1][chosen]])
+    covariance = np.linalg.inv(approx_hess(at, loss))
+    np.testing.assert_allclose(table["se"][["coef[0, 0]", "coef[0, 1]"]], np.sqrt(np.diag(covariance))[2:4], rtol=1e-3)
+
+
+def test_responses_have_masks_of_their_own(data, labels, rng):
+    X, _ = data
+    pair = np.column_stack([labels, rng.permutation(labels)])
+    masks = np.stack([CLASS_MASK, 1 - CLASS_MASK], axis=1)
+    arguments = {"regularizer": "Lasso", "regularizer_strength": 0.01}
+    both = ClassifierGLM(**arguments, feature_mask=masks).fit(X, pair)
+    for response in range(2):
+        alone = ClassifierGLM(**arguments, feature_mask=masks[:, response]).fit(X, pair[:, response])
+        np.testing.assert_allclose(both.coef_[:, response], alone.coef_, atol=1e-8)
+    parts, split = {"a": X[:, :1], "b": X[:, 1:]}, {"a": [[1, 1, 0], [1, 0, 1]], "b": masks[1:]}
+    by_leaf = ClassifierGLM(**arguments, feature_mask=split).fit(parts, pair)
+    np.testing.assert_array_equal(by_leaf.coef_["a"][0] == 0, [[False, False, True], [False, True, False]])
+    with pytest.raises(ValueError, match=r"feature_mask must have shape \(4, 2, 3\); got shape \(4, 3\)"):
+        ClassifierGLM(feature_mask=CLASS_MASK).fit(X, pair)
+
+
+@pytest.mark.parametrize("regularizer", ["UnRegularized", "Lasso"])
+def test_numpyro_model_of_classes_has_only_what_is_free(regularizer, data, labels, rng):
+    X, _ = data
+    model = ClassifierGLM(regularizer, STRENGTHS[regularizer], feature_mask=CLASS_MASK).fit(X, labels)
+    is_flat = regularizer == "UnRegularized"
+
+    def log_densities(free, intercept):
+        coef, loss = loss_of_classes(free, np.append(intercept, 0.0), X, labels)
+        sites = {"intercept_free": intercept[None], "coef_free": free}
+        if is_flat:
+            coef[1] -= coef[1, 2]
+            sites["coef_free"] = np.delete(coef[CLASS_MASK == 1], 4)
+        with jax.enable_x64(True):
+            theirs = log_density(model.numpyro_model, (X, labels), {}, sites)[0]
+        return theirs, -len(X) * (loss + PENALTIES[regularizer](coef))
+
+    theirs, ours = np.transpose([log_densities(rng.normal(size=6), rng.normal(size=2)) for _ in range(3)])
+    np.testing.assert_allclose(np.diff(theirs), np.diff(ours), rtol=1e-9)
+
+
+@pytest.mark.slow
+def test_draws_of_classes_are_those_of_the_numpyro_model(data, labels):
+    from numpyro.infer import MCMC, NUTS
+
+    X, _ = data
+    model = ClassifierGLM("Lasso", 0.03, feature_mask=CLASS_MASK)
+    draws = model.sample(X, labels, num_samples=2000, progress_bar=False).posterior["coef"].values.reshape(-1, 4, 3)
+    np.testing.assert_array_equal(np.isnan(draws).all(0), CLASS_MASK == 0)
+    with jax.enable_x64(True):
+        mcmc = MCMC(NUTS(model.numpyro_model), num_warmup=500, num_samples=4000, progress_bar=False)
+        mcmc.run(jax.random.key(0), X, labels)
+    theirs = np.asarray(mcmc.get_samples()["coef"])[:, CLASS_MASK == 1]
+    ours = draws[:, CLASS_MASK == 1]
+    np.testing.assert_allclose(ours.mean(0), theirs.mean(0), atol=0.1 * theirs.std(0).min())
+    np.testing.assert_allclose(ours.std(0), theirs.std(0), rtol=0.08)

@@ -204,15 +204,30 @@ def test_overdispersion_goes_there_and_back(nemos):
 def test_what_one_package_has_alone_is_told(nemos):
     with pytest.raises(ValueError, match="model must be one of NeMoS's .*; got bayesglm's GLM"):
         from_nemos(GLM())
-    masked = nemos.glm.ClassifierPopulationGLM(feature_mask=np.ones((2, 1)))
-    with pytest.raises(ValueError, match="feature_mask, which has no counterpart for classes"):
-        from_nemos(masked)
+    X, y = data()
+    masked = ClassifierGLM(feature_mask={"f1": 1, "f2": [1, 0]}).fit(X, y > 0)
+    with pytest.raises(ValueError, match="feature_mask; NeMoS's has none for classes of one response"):
+        to_nemos(masked)
     with pytest.raises(ValueError, match="classes of model are not known before fit"):
         to_nemos(ClassifierGLM())
     with pytest.raises(ValueError, match="model must be a GLM, PopulationGLM or ClassifierGLM; got sklearn's Ridge"):
         to_nemos(Ridge())
     with pytest.raises(ValueError, match="regularizer_strength of model is not known before fit"):
         to_nemos(GLM(regularizer="Ridge", regularizer_strength={"f1": "learn", "f2": 0.1}))
+
+
+@pytest.mark.slow
+def test_masks_of_classes_go_there_and_back(nemos):
+    X, y = data(2)
+    X, labels = X["f1"], np.minimum(y, 2)
+    mask = np.array([[[1.0, 1, 0], [1, 1, 1]], [[0, 0, 1], [1, 1, 1]], [[1, 1, 1], [1, 0, 0]]])
+    theirs = nemos.glm.ClassifierPopulationGLM(
+        3, regularizer="Ridge", regularizer_strength=0.1, feature_mask=mask, solver_kwargs={"tol": 1e-12}
+    ).fit(X, labels)
+    ours = from_nemos(theirs).fit(X, labels)
+    np.testing.assert_allclose(ours.coef_, theirs.coef_ * mask, atol=1e-6)
+    back = to_nemos(ours)
+    np.testing.assert_allclose(np.exp(back.predict_proba(X, return_type="log-proba")), ours.predict_proba(X), rtol=1e-9)
 
 
 @pytest.mark.slow
