@@ -119,7 +119,7 @@ def _tree(groups, spec, obs, labels=None):
     dims |= _strength_dims(spec)
     coords: dict[str, Any] = {"obs": obs} | _output_coords(spec)
     for (suffix, feature, _), names in zip(_leaves(spec), _labels(spec), strict=True):
-        dims[f"coef{suffix}"] = dims[f"feature_mask{suffix}"] = [feature, *output]
+        dims[f"coef{suffix}"] = dims[f"feature_mask{suffix}"] = [*output, feature]
         dims[f"X{suffix}"] = ["obs", feature]
         coords[feature] = names
     return from_dict(groups, dims=dims, coords=coords, pred_dims=dims, pred_coords=coords | (labels or {}))
@@ -130,7 +130,7 @@ def _parameters(draws, spec):
     variables = {"intercept": _visible(draws.intercept, spec)} if spec.form.fit_intercept else {}
     coef = draws.coef if spec.free.all() else np.where(spec.free, draws.coef, np.nan)
     for suffix, _, rows in _leaves(spec):
-        variables[f"coef{suffix}"] = _visible(coef[..., rows, :], spec)
+        variables[f"coef{suffix}"] = _by_output(coef[..., rows, :], spec)
     if spec.form.samples_scale:
         variables["dispersion"] = _visible(draws.scale, spec)
         if spec.form.family.reports_sigma:
@@ -143,7 +143,7 @@ def _parameters(draws, spec):
 def _strengths(values, spec):
     """Variables of random strengths (chain, draw, L), in the user's places; NaN where these hold a number."""
     padded = np.concatenate([values, np.full((*values.shape[:-1], 1), np.nan, values.dtype)], axis=-1)
-    return {name: padded[..., np.squeeze(places, _trivial(places))] for name, places in spec.hyper.places.items()}
+    return {name: padded[..., np.squeeze(places, _trivial(places)).T] for name, places in spec.hyper.places.items()}
 
 
 def _trivial(places):
@@ -158,7 +158,7 @@ def _strength_dims(spec):
         leaf = name.partition(".")[2]
         feature = f"{leaf}_feature" if leaf in layout.names else "feature" if layout.is_array else f"{name}_feature"
         axes = {0: [], 1: ["group" if is_grouped(spec.strength) else feature], 2: [feature, "output"]}[places.ndim]
-        dims[name] = [dim for axis, dim in enumerate(axes) if axis not in _trivial(places)]
+        dims[name] = [dim for axis, dim in enumerate(axes) if axis not in _trivial(places)][::-1]
     return dims
 
 
@@ -170,7 +170,7 @@ def _constants(X, offset, weight, spec):
     if np.any(offset != 0):
         constants["offset"] = _visible(offset, spec)
     if not spec.free.all():
-        constants |= {f"feature_mask{suffix}": _visible(spec.free[rows], spec) for suffix, _, rows in _leaves(spec)}
+        constants |= {f"feature_mask{suffix}": _by_output(spec.free[rows], spec) for suffix, _, rows in _leaves(spec)}
     return constants
 
 
@@ -196,6 +196,15 @@ def _leaves(spec):
 def _visible(array, spec):
     """The array with its last axis, the outputs, as the user's model has it."""
     return array.reshape(*array.shape[:-1], *spec.outputs.shape)
+
+
+def _by_output(array, spec):
+    """Numbers of coefficients (..., p, outputs) with the axes of outputs before that of the features.
+
+    Where variables of one group have their dims in different orders, as the intercept and the leaves would otherwise,
+    ArviZ's summary gives some of them each other's labels.
+    """
+    return np.swapaxes(array, -2, -1).reshape(*array.shape[:-2], *spec.outputs.shape, array.shape[-2])
 
 
 def _of_responses(array, spec):

@@ -144,7 +144,6 @@ def summary_table(covariance, spec, coef, intercept, level):
     # pandas comes with ArviZ; a fit does not need it.
     import pandas as pd
 
-    names = [f"coef{name}" for name in _names(spec)]
     error = standard_errors(covariance)
     estimate = np.concatenate([intercept[None], coef]).T
     prior_sd = np.concatenate([np.full((1, len(spec.k)), np.inf), _prior_sd(spec)]).T
@@ -158,13 +157,7 @@ def summary_table(covariance, spec, coef, intercept, level):
         "prior_sd": prior_sd,
     }
     free[:, 0] = spec.form.fit_intercept
-    labels = ["intercept", *names]
-    if spec.population:
-        labels = [
-            f"{label[:-1]}, {output}]" if label.endswith("]") else f"{label}[{output}]"
-            for output in spec.outputs.labels()
-            for label in labels
-        ]
+    labels = [name for output in spec.outputs.labels() for name in _names(spec, output)]
     frame = pd.DataFrame({name: values[free] for name, values in table.items()})
     frame.index = pd.Index(np.array(labels, object)[free.ravel()])
     # Shown in the corner of the table.
@@ -235,11 +228,13 @@ def _prior_sd(spec):
         return np.where(spec.flat, np.inf, np.sqrt(variance))
 
 
-def _names(spec):
-    """What follows "coef" in the name of each coefficient: as ArviZ writes it."""
+def _names(spec, output):
+    """Names of the intercept and the coefficients of an output, as ArviZ's summary of the posterior writes them."""
     layout = spec.layout
-    return [
-        f"{'.' * bool(leaf)}{leaf}[{column}]"
+    one, each = (f"[{output}]", f"{output}, ") if spec.population else ("", "")
+    coefficients = [
+        f"coef{'.' * bool(leaf)}{leaf}[{each}{column}]"
         for leaf, width, columns in zip(layout.names, layout.widths, layout.columns, strict=True)
         for column in (range(width) if columns is None else columns)
     ]
+    return [f"intercept{one}", *coefficients]

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from sklearn.base import clone
 
-from bayesglm import GLM, PopulationGLM
+from bayesglm import GLM, ClassifierGLM, PopulationGLM
 
 RUN = {"num_samples": 500, "num_warmup": 300, "progress_bar": False}
 
@@ -138,7 +138,7 @@ def test_log_prior_is_the_normalized_density(single):
 
 def test_population_dims_and_statistics(population):
     _, idata, _ = population
-    assert idata["posterior"]["coef.stim"].dims == ("chain", "draw", "stim_feature", "output")
+    assert idata["posterior"]["coef.stim"].dims == ("chain", "draw", "output", "stim_feature")
     assert idata["posterior"]["intercept"].dims == ("chain", "draw", "output")
     assert idata["observed_data"]["y"].dims == ("obs", "output")
     assert idata["sample_stats"]["energy"].dims == ("chain", "draw")
@@ -214,3 +214,26 @@ def test_posterior_predictive_has_the_moments_of_y(gaussian):
     y = idata["observed_data"]["y"]
     assert abs(float(draws.mean() - y.mean())) < 0.1
     assert abs(float(draws.std() / y.std()) - 1) < 0.1
+
+
+@pytest.mark.filterwarnings("ignore:The posterior draws need a second look")
+def test_the_names_of_its_summary_are_those_of_ours(rng):
+    """Also where variables have several dims: every mean belongs to the name beside it."""
+    X, y = counts(rng, outputs=3)
+    y[:, 1] = rng.poisson(3.0, size=200)
+    models = {
+        "population": (PopulationGLM("Poisson", None, "Ridge", {"stim": 0.01, "a/b": "learn"}), y),
+        "classes": (ClassifierGLM("Ridge", 0.01), np.array(["low", "middle", "high"])[np.minimum(y[:, 0], 2)]),
+        "responses": (ClassifierGLM("Ridge", 0.01), np.minimum(y[:, :2], 2)),
+    }
+    for name, (model, outcome) in models.items():
+        tree = model.sample(X, outcome, num_samples=50, num_warmup=50, num_chains=1, progress_bar=False)
+        means = az.summary(tree, kind="stats", round_to="none")["mean"]
+        for variable, draws in tree.posterior.data_vars.items():
+            mean = draws.mean(("chain", "draw"))
+            for place in np.ndindex(*mean.shape):
+                at = mean[place]
+                label = ", ".join(str(at[dim].values) for dim in mean.dims)
+                assert means[f"{variable}[{label}]" if label else variable] == pytest.approx(float(at)), name
+        if name != "population":
+            assert set(model.summary().index) == set(means.index)

@@ -112,9 +112,9 @@ def test_draws_are_those_of_the_features_each_output_sees(data):
     arguments = {"regularizer": "GroupLasso", "regularizer_strength": 0.03}
     model = PopulationGLM(**arguments, feature_mask=MASK)
     idata = model.sample(X, y, num_samples=2000, progress_bar=False)
-    coef = idata.posterior["coef"].values.reshape(-1, 4, 3)
+    coef = idata.posterior["coef"].values.swapaxes(-2, -1).reshape(-1, 4, 3)
     np.testing.assert_array_equal(np.isnan(coef).all(0), MASK == 0)
-    np.testing.assert_array_equal(idata.constant_data["feature_mask"], MASK == 1)
+    np.testing.assert_array_equal(idata.constant_data["feature_mask"].T, MASK == 1)
     sees = MASK[:, 1] == 1
     alone = GLM(**arguments).sample(X[:, sees], y[:, 1], num_samples=2000, progress_bar=False)
     theirs = alone.posterior["coef"].values.reshape(-1, 2)
@@ -216,7 +216,7 @@ def test_without_a_penalty_all_free_coefficients_of_a_masked_feature_count(data,
     held[1] -= held[1, 2]
     at = np.concatenate([model.intercept_[:2] - model.intercept_[2], held[CLASS_MASK == 1][chosen]])
     covariance = np.linalg.inv(approx_hess(at, loss))
-    np.testing.assert_allclose(table["se"][["coef[0, 0]", "coef[0, 1]"]], np.sqrt(np.diag(covariance))[2:4], rtol=1e-3)
+    np.testing.assert_allclose(table["se"][["coef[0, 0]", "coef[1, 0]"]], np.sqrt(np.diag(covariance))[2:4], rtol=1e-3)
 
 
 def test_responses_have_masks_of_their_own(data, labels, rng):
@@ -261,7 +261,8 @@ def test_draws_of_classes_are_those_of_the_numpyro_model(data, labels):
 
     X, _ = data
     model = ClassifierGLM("Lasso", 0.03, feature_mask=CLASS_MASK)
-    draws = model.sample(X, labels, num_samples=2000, progress_bar=False).posterior["coef"].values.reshape(-1, 4, 3)
+    draws = model.sample(X, labels, num_samples=2000, progress_bar=False).posterior["coef"]
+    draws = draws.values.swapaxes(-2, -1).reshape(-1, 4, 3)
     np.testing.assert_array_equal(np.isnan(draws).all(0), CLASS_MASK == 0)
     with jax.enable_x64(True):
         mcmc = MCMC(NUTS(model.numpyro_model), num_warmup=500, num_samples=4000, progress_bar=False)

@@ -234,7 +234,7 @@ def test_population_and_formula():
     np.testing.assert_allclose(model.coef_[:, 0], one.coef_, atol=1e-12)
     np.testing.assert_array_equal(model.intercept_, [0, 0])
     posterior = model.sample(X, both, num_samples=50, **QUIET).posterior
-    assert posterior["coef"].dims == ("chain", "draw", "feature", "output")
+    assert posterior["coef"].dims == ("chain", "draw", "output", "feature")
 
 
 def test_improper_posteriors_are_refused_without_regard_to_an_intercept():

@@ -109,10 +109,10 @@ def test_prior_predictive_after_fit_is_a_tree_of_its_own(rng):
     dispersion = tree["prior"]["dispersion"].values
     np.testing.assert_allclose(np.mean(dispersion), 1.0, atol=0.1)  # the square of a standard half-normal
     # Conditional priors are the wider, the larger the dispersion of the draw.
-    coef = np.abs(tree["prior"]["coef.b"].values[..., 0, :])
+    coef = np.abs(tree["prior"]["coef.b"].values[..., 0])
     wide = dispersion > np.median(dispersion)
     assert coef[wide].mean() > 2 * coef[~wide].mean()
-    np.testing.assert_array_equal(np.isnan(tree["prior"]["coef.a"]).all(("chain", "draw")), np.array(mask["a"]) == 0)
+    np.testing.assert_array_equal(np.isnan(tree["prior"]["coef.a"]).all(("chain", "draw")).T, np.array(mask["a"]) == 0)
 
 
 def test_flat_priors_have_no_prior_predictive(rng):

@@ -90,7 +90,7 @@ def test_outputs_coupled_by_a_group_are_sampled_jointly(rng):
         )  # fmt: skip
         mcmc.run(jax.random.key(1), X, y)
         theirs = np.asarray(mcmc.get_samples()["coef"])
-    ours = idata.posterior["coef"].values.reshape(-1, 2, 2)
+    ours = idata.posterior["coef"].values.swapaxes(-2, -1).reshape(-1, 2, 2)
     np.testing.assert_allclose(ours.mean(0), theirs.mean(0), atol=0.12 * theirs.std(0).min())
     np.testing.assert_allclose(ours.std(0), theirs.std(0), rtol=0.1)
     dispersion = idata.posterior["dispersion"].values
