@@ -82,8 +82,8 @@ def per_sample(draws, data, spec, rng, wanted):
     shape = (*draws.scale.shape[:2], len(data.y), -1)
     trials, constant = None, np.zeros(1)
     if spec.form.family.counts_trials:
-        trials = data.weight[:, None].round().astype(int)
-        constant = np.asarray(spec.form.family.log_choose(data.y, data.weight[:, None]))
+        trials = data.trials[:, None].astype(int)
+        constant = data.frequency[:, None] * np.asarray(spec.form.family.log_choose(data.y, data.trials[:, None]))
     likelihoods, ys, outside = [], [], 0
     for eta, scale in _linear_predictors(draws, data.X, data.offset):
         if wanted[0]:

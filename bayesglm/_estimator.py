@@ -207,7 +207,7 @@ class PenalizedGLM(BaseEstimator):
         targets, _ = self._read_targets(
             y, len(matrix), spec.form.family, matrix.dtype, spec.outputs.classes, missing=missing
         )
-        weight = self._weights(sample_weight, y, len(matrix), spec.form.family, matrix.dtype, missing=missing)
+        weight, _ = self._weights(sample_weight, y, len(matrix), spec.form.family, matrix.dtype, missing=missing)
         with jax.enable_x64(True):
             eta = self._linear_predictor(matrix, offset, missing=missing).reshape(targets.shape)
             kept = ~np.isnan(weight) & ~np.isnan(targets).any(1) & ~np.isnan(eta).any(1) if missing else slice(None)
@@ -245,11 +245,14 @@ class PenalizedGLM(BaseEstimator):
             raise ValueError(f"warm_start must be True or False; got {self.warm_start!r}.")
         if not self.warm_start or "coef_" not in vars(self):
             return None
-        last, layout = self.spec_.layout, setup.layout
-        if (last.treedef, last.widths, self.spec_.free.shape) != (layout.treedef, layout.widths, setup.free.shape):
+        alike = [
+            (layout.treedef, layout.widths, outputs.n_responses, outputs.n_classes)
+            for layout, outputs in ((self.spec_.layout, self.spec_.outputs), (setup.layout, setup.outputs))
+        ]
+        if alike[0] != alike[1]:
             return None
         coef = np.concatenate(jax.tree.leaves(self.coef_)).reshape(setup.free.shape)
-        start = Start(np.where(setup.free, coef, 0.0), self.intercept_)
+        start = Start(np.where(setup.free, coef, 0.0), self.intercept_.ravel() * setup.parts.fit_intercept)
         return start if np.isfinite(coef).all() and np.isfinite(self.intercept_).all() else None
 
     def _fit(self, setup, strength, unknowns, *, for_sampling=False, start=None):
@@ -263,8 +266,10 @@ class PenalizedGLM(BaseEstimator):
             values, fitted = most_likely_strengths(setup, strength, unknowns)
             given = fill_strength(given, prior, unknowns, values)
         else:
-            start = None if start is None else [start]
-            (fitted,) = fit_path(setup, [strength], for_sampling=for_sampling, start=start)
+            (fitted,) = fit_path(setup, [strength], for_sampling=for_sampling, start=None if start is None else [start])
+            if start is not None and not fitted.converged:
+                # The last fit may be where the likelihood of other data is flat, or none.
+                (fitted,) = fit_path(setup, [strength], for_sampling=for_sampling)
         self._set_fitted(fitted, given)
         return fitted
 
@@ -303,9 +308,9 @@ class PenalizedGLM(BaseEstimator):
         if isinstance(matrix, SparseMatrix) and (family.joint or not parts.fit_intercept):
             what = "classes" if family.joint else "fit_intercept=False"
             raise ValueError(f"X is a sparse matrix, which is not supported with {what}: hand over X.toarray().")
-        weight = self._weights(sample_weight, y, len(matrix), family, dtype, missing=missing)
+        weight, trials = self._weights(sample_weight, y, len(matrix), family, dtype, missing=missing)
         shift = read_offset(offset, len(matrix), outputs, dtype, missing=missing)
-        data, lost = Data(matrix, targets, weight, shift), None
+        data, lost = Data(matrix, targets, weight, shift, trials), None
         if missing:
             data, lost = without_missing(data)
         free = read_feature_mask(self.feature_mask, layout, outputs.shape)
@@ -323,11 +328,12 @@ class PenalizedGLM(BaseEstimator):
 
     @staticmethod
     def _weights(sample_weight, y, n_samples, family, dtype, *, missing):
-        """Weights of the samples, times the trials where y counts them."""
+        """Weights of the samples, times the trials where y counts them, and these."""
         weight = read_weights(sample_weight, n_samples, dtype, missing=missing)
-        return (
-            weight * read_successes(y, n_samples, missing=missing)[1].astype(dtype) if family.counts_trials else weight
-        )
+        if not family.counts_trials:
+            return weight, None
+        _, trials = read_successes(y, n_samples, missing=missing)
+        return weight * trials.astype(dtype), trials
 
     @staticmethod
     def _read_strengths(setup, strengths, labels=("",)):

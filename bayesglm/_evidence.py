@@ -69,7 +69,7 @@ def most_likely_strengths(setup, strength, unknowns, start=None):
 def _typical(setup, unknowns):
     """Normal strengths (L,) that would halve the least-squares coefficients, were they independent."""
     parts, data = setup.parts, setup.data
-    X, y, weight, _ = (np.asarray(leaf, float) for leaf in data)
+    X, y, weight, _ = (np.asarray(leaf, float) for leaf in data[:4])
     share = weight / weight.sum()
     with jax.enable_x64(True):
         square = np.asarray(moments(X, share, centered=parts.fit_intercept)[1])
@@ -180,7 +180,7 @@ def freedom_and_size(fitted, index, count):
         Effective degrees of freedom, with what the curvature at the mode changes by, and the sum of k s w^2.
     """
     data, spec = fitted.data, fitted.spec
-    X, y, weight, offset = (leaf.astype(np.float64) for leaf in data)
+    X, y, weight, offset = data.in_double()
     eta = offset + fitted.intercept + X @ fitted.coef
     freedom, size = np.zeros(count), np.zeros(count)
     form, total = spec.form, spec.total

@@ -93,7 +93,7 @@ class Fitted:
         if self.spec.outputs.classes is not None:
             return self._fault_of_classes(response, with_intercept=with_intercept)
         output = response
-        X, y, weight, offset = self.data
+        X, y, weight, offset, _ = self.data
         y, flat = y[:, output], self.flat[:, output]
         family, link = self.spec.form.family, self.spec.form.link
         with_intercept = with_intercept and self.spec.form.fit_intercept
@@ -117,7 +117,7 @@ class Fitted:
         )
 
     def _fault_of_classes(self, response, *, with_intercept):
-        X, y, weight, offset = self.data
+        X, y, weight, offset, _ = self.data
         classes = self.spec.outputs.classes
         mine = slice(response * len(classes), (response + 1) * len(classes))
         flat = self.flat[:, mine]

@@ -42,7 +42,8 @@ def data_tree(
         "posterior": _parameters(posterior, spec),
         "sample_stats": _sample_stats(stats, max_tree_depth),
         "observed_data": {"y": _of_responses(_observed(data, spec), spec)},
-        "constant_data": _constants(data.X, data.offset, data.weight, spec),
+        "constant_data": _constants(data.X, data.offset, data.frequency, spec)
+        | ({} if data.trials is None else {"trials": data.trials}),
     }
     for name, values in (("log_likelihood", likelihood), ("posterior_predictive", predictive)):
         if values is not None:
@@ -166,7 +167,7 @@ def _constants(X, offset, weight, spec):
     """What the model was given besides y."""
     constants = {f"X{suffix}": X[:, rows].copy() for suffix, _, rows in _leaves(spec)}
     if np.any(weight != 1):
-        constants["trials" if spec.form.family.counts_trials else "sample_weight"] = weight
+        constants["sample_weight"] = weight
     if np.any(offset != 0):
         constants["offset"] = _visible(offset, spec)
     if not spec.free.all():
@@ -180,7 +181,7 @@ def _observed(data, spec):
     if spec.form.family.joint:
         return spec.form.by_class(y).argmax(-1)
     if spec.form.family.counts_trials:
-        y = (y * data.weight[:, None]).round()
+        y = (y * data.trials[:, None]).round()
     return y.astype(np.int64) if spec.form.family.is_discrete else y
 
 
@@ -223,7 +224,7 @@ def _output_coords(spec):
     coords = {"output": np.arange(spec.outputs.n_responses)}
     if classes is None:
         return coords
-    return coords | {"class": classes if classes.dtype.kind in "biuf" else np.array(list(map(str, classes)))}
+    return coords | {"class": classes if classes.dtype.kind in "iuf" else np.array(list(map(str, classes)))}
 
 
 def _sample_stats(stats, max_tree_depth):

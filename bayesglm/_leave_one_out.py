@@ -34,7 +34,7 @@ def leave_out(fitted):
     left out.
     """
     data, spec = fitted.data, fitted.spec
-    X, y, weight, offset = (leaf.astype(np.float64) for leaf in data)
+    X, y, weight, offset = data.in_double()
     coef = fitted.coef.astype(np.float64)
     eta = offset + fitted.intercept + X @ coef
     moved = np.array(eta)

@@ -145,7 +145,7 @@ def _rates(spec, strength, k):
     return jax.tree.map(lambda leaf: leaf[:, 0], strength), k[0]
 
 
-def glm_model(spec, X, y, weight, offset):
+def glm_model(spec, X, y, weight, offset, trials=None):
     """NumPyro model of y given the matrix X (n, p); returns the linear predictor.
 
     Sample sites: ``coef`` (all leaves one below the other; with a mask ``coef_free``), ``intercept`` and
@@ -176,7 +176,7 @@ def glm_model(spec, X, y, weight, offset):
     inside = keep[..., None] if spec.outputs.classes is not None else keep
     more: tuple[Any, ...] = ()
     if spec.form.family.counts_trials:
-        more, scale = (weight,), jnp.ones_like(scale)
+        more, scale = ((weight,), jnp.ones_like(scale)) if trials is None else ((trials,), scale)
     with numpyro.handlers.mask(mask=keep), numpyro.handlers.scale(scale=scale):
         # A mean outside the domain, or one that overflows, must not meet a weight of 0.
         usual = spec.form.link.predictor(jnp.full((), 0.5, eta.dtype))
@@ -251,8 +251,9 @@ def read_traced(X, y, sample_weight, offset, spec):
 
     Returns
     -------
-    X, y, weight, offset
-        Shapes (n, p), (n,) or (n, responses) or None, (n,), and (n,) or (n, outputs).
+    X, y, weight, offset, trials
+        Shapes (n, p), (n,) or (n, responses) or None, (n,), (n,) or (n, outputs), and (n,) or None. Of what counts
+        trials without y, the weights are those.
     """
     try:
         parts = spec.layout.treedef.flatten_up_to(X.tree if isinstance(X, Design) else X)
@@ -279,19 +280,18 @@ def read_traced(X, y, sample_weight, offset, spec):
         # Labels cannot be traced.
         y = read_labels(y, n, np.dtype(np.float32), outputs.classes)[0]
         y = y.reshape(n, *outputs.response_shape, -1).argmax(-1)
-    y = None if y is None else _as_jax(y)
+    y, trials = None if y is None else _as_jax(y), None
     if y is not None and spec.form.family.counts_trials:
         if y.shape != (n, 2):
             raise ValueError(f"y must have shape {(n, 2)}, successes and trials; got {y.shape}.")
-        # Equal samples are so many successes, and trials, more.
-        y, weight = y[:, 0] * weight, y[:, 1] * weight
+        y, trials = y.T
     if y is not None and y.shape == (n, 1) and not outputs.several:
         y = y[:, 0]
     expected = {"y": (n, *outputs.response_shape), "sample_weight": (n,), "offset": shape}
     for name, array in (("y", y), ("sample_weight", weight), ("offset", offset)):
         if array is not None and array.shape != expected[name]:
             raise ValueError(f"{name} must have shape {expected[name]}; got {array.shape}.")
-    return matrix, y, weight, offset.reshape(n, -1) if outputs.shape else offset
+    return matrix, y, weight, offset.reshape(n, -1) if outputs.shape else offset, trials
 
 
 def _as_jax(array):

@@ -35,8 +35,22 @@ class Data(NamedTuple):
 
     X: Any  # (n, p)
     y: Any  # (n, outputs)
-    weight: Any  # (n,)
+    weight: Any  # (n,), times the trials where y is their share of successes
     offset: Any  # (n, outputs)
+    trials: Any = None  # (n,)
+
+    @property
+    def frequency(self):
+        """How often each sample was seen (n,): its weight."""
+        return self.weight if self.trials is None else self.weight / np.where(self.trials > 0, self.trials, 1.0)
+
+    def rows(self, chosen):
+        """Some samples."""
+        return Data(*(None if leaf is None else leaf[chosen] for leaf in self))
+
+    def in_double(self):
+        """X, y, weight and offset in double precision."""
+        return tuple(leaf.astype(np.float64) for leaf in self[:4])
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +116,9 @@ def without_missing(data):
         raise ValueError("nan_policy='drop' leaves no sample: each lacks an entry of X, y, sample_weight or offset.")
     X = X.without(missing) if isinstance(X, SparseMatrix) else np.where(missing[:, None], X.dtype.type(0), X)
     y, offset = (np.where(missing[:, None], array.dtype.type(0), array) for array in (data.y, data.offset))
-    return Data(X, y, np.where(missing, data.weight.dtype.type(0), data.weight), offset), missing
+    weight = np.where(missing, data.weight.dtype.type(0), data.weight)
+    trials = None if data.trials is None else np.where(missing, 0.0, data.trials)
+    return Data(X, y, weight, offset, trials), missing
 
 
 def without_unseen(data):
@@ -122,7 +138,7 @@ def without_unseen(data):
         return array
 
     X = data.X.without(unseen) if isinstance(data.X, SparseMatrix) else averaged(data.X)
-    return Data(X, averaged(data.y), data.weight, averaged(data.offset))
+    return data._replace(X=X, y=averaged(data.y), offset=averaged(data.offset))
 
 
 def on_device(array):

@@ -149,7 +149,7 @@ def draw_posterior(fitted, run, values=None):
     problem_of_output = _problem_of_output(batches)
     # A weight counts how often a sample was seen: those of weight 0 were not.
     obs = np.flatnonzero(data.weight > 0)
-    seen = Data(*(leaf[obs] for leaf in data))
+    seen = data.rows(obs)
     likelihood, predictive = _per_sample(posterior, seen, spec, run)
     tree = data_tree(
         posterior, stats, prior, likelihood, predictive, seen, obs, spec, depth, problem_of_output

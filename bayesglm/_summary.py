@@ -106,7 +106,7 @@ def fit_criteria(data, spec, coef, intercept):
             edf[problem.outputs] = np.einsum("no,noo->o", problem.curvature, reach)
         else:
             edf[problem.outputs[0] // outputs.n_classes] = np.einsum("nab,nab->", problem.curvature, reach)
-    X, y, weight, offset = (leaf.astype(np.float64) for leaf in data)
+    X, y, weight, offset = data.in_double()
     family, link, scale = spec.form.family, spec.form.link, spec.scale.astype(np.float64)
     with jax.enable_x64(True):
         eta = offset + intercept + X @ coef
@@ -122,9 +122,9 @@ def fit_criteria(data, spec, coef, intercept):
         terms = loss / np.asarray(family.phi(of_classes)) + np.asarray(family.log_normalizer(y, of_classes))
         log_likelihood = -(weight @ form.per_response(terms))
         if family.counts_trials:
-            log_likelihood = log_likelihood + np.asarray(family.log_choose(y, weight[:, None])).sum(0)
+            log_likelihood = log_likelihood + data.frequency @ np.asarray(family.log_choose(y, data.trials[:, None]))
     parameters = edf + (spec.form.samples_scale and 1.0)
-    aic, bic = (-2 * log_likelihood + cost * parameters for cost in (2.0, np.log(spec.total)))
+    aic, bic = (-2 * log_likelihood + cost * parameters for cost in (2.0, np.log(data.frequency.sum())))
     return Criteria(edf, deviance, log_likelihood, aic, bic)
 
 
@@ -180,7 +180,7 @@ class _Problem(NamedTuple):
 
 def _problems(data, spec, coef, intercept, expected):
     """Expansions' arguments of all problems of a fit; in double precision."""
-    X, y, weight, offset = (leaf.astype(np.float64) for leaf in data)
+    X, y, weight, offset = data.in_double()
     coef = coef.astype(np.float64)
     eta = offset + intercept + X @ coef
     with jax.enable_x64(True):

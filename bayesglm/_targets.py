@@ -10,6 +10,7 @@ from bayesglm._warn import warn_user
 __all__ = [
     "check_counts",
     "label_array",
+    "missing_labels",
     "read_labels",
     "read_offset",
     "read_successes",
@@ -91,7 +92,7 @@ def read_labels(y, n_samples, dtype, classes=None, *, missing=False):
     classes : numpy.ndarray, optional
         Labels that are known; by default those of y.
     missing : bool
-        Whether labels may be missing (None or NaN): their indicators are NaN.
+        Whether labels may be missing (None, NaN, NA or NaT): their indicators are NaN.
 
     Returns
     -------
@@ -109,15 +110,12 @@ def read_labels(y, n_samples, dtype, classes=None, *, missing=False):
     array = label_array(y, n_samples)
     if array.dtype.kind == "c":
         raise ValueError("y must hold labels. Complex data not supported.")
-    lost = np.zeros(array.shape, bool)
     if array.dtype.kind == "f":
         check_finite(array, "y", missing=missing)
-        lost = np.isnan(array)
-        check_classification_targets(array[~lost])
-    if array.dtype.kind == "O":
-        lost = np.array([label is None or bool(label != label) for label in array.flat]).reshape(array.shape)
+        check_classification_targets(array[~np.isnan(array)])
+    lost = missing_labels(array)
     if lost.any() and not missing:
-        raise ValueError("y has missing labels (None or NaN): drop those samples, or say nan_policy='drop'.")
+        raise ValueError("y has missing labels (None, NaN, NA or NaT): drop those samples, or say nan_policy='drop'.")
     if classes is None:
         classes = _distinct(array[~lost])
         if len(classes) < 2:
@@ -142,6 +140,26 @@ def label_array(y, n_samples):
         raise ValueError(f"y must have shape (samples,) or (samples, responses); got {array.shape}.")
     _check_length(array, n_samples)
     return array
+
+
+def missing_labels(array):
+    """Which labels of an array are None, NaN, NA or NaT."""
+    if array.dtype.kind == "f":
+        return np.isnan(array)
+    if array.dtype.kind in "Mm":
+        return np.isnat(array)
+    if array.dtype.kind == "O":
+        return np.array([_is_missing(label) for label in array.flat]).reshape(array.shape)
+    return np.zeros(array.shape, bool)
+
+
+def _is_missing(label):
+    if label is None:
+        return True
+    try:
+        return bool(label != label)
+    except TypeError:  # what pandas's NA answers
+        return True
 
 
 def _distinct(array):

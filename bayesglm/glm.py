@@ -8,7 +8,7 @@ from bayesglm._bayesian import BayesianGLM
 from bayesglm._estimator import targets_of_formula
 from bayesglm._options import drops_missing, resolve
 from bayesglm._problem import Outputs
-from bayesglm._targets import label_array, read_labels, read_weights
+from bayesglm._targets import label_array, missing_labels, read_labels, read_weights
 from bayesglm.observation_models import CategoricalObservations
 
 __all__ = ["GLM", "ClassifierGLM", "PopulationGLM"]
@@ -254,12 +254,18 @@ class ClassifierGLM(BayesianGLM):
         labels = label_array(y, len(share))
         if labels.shape != share.shape[:-1]:
             raise ValueError(f"y must have shape {share.shape[:-1]}, as in the fit; got {labels.shape}.")
-        right = self.classes_[share.argmax(-1)] == labels
+        lost = missing_labels(labels)
+        if lost.any() and not missing:
+            raise ValueError("y has missing labels (None, NaN, NA or NaT): drop those samples.")
+        if lost.any() and labels.dtype.kind == "O":
+            # pandas's NA is neither equal to a label nor different.
+            labels = np.where(lost, None, labels)
+        right = (self.classes_[share.argmax(-1)] == labels).reshape(len(labels), -1)
         weight = read_weights(sample_weight, len(right), np.float64, missing=missing)
         if missing:
-            known = ~np.isnan(read_labels(y, len(right), np.dtype(float), self.classes_, missing=True)[0]).any(1)
-            weight = np.where(known & np.isfinite(share.reshape(len(right), -1)).all(1), np.nan_to_num(weight), 0.0)
-        return float(np.average(right.reshape(len(right), -1).mean(1), weights=weight))
+            known = ~lost.reshape(right.shape).any(1) & np.isfinite(share.reshape(len(right), -1)).all(1)
+            weight = np.where(known, np.nan_to_num(weight), 0.0)
+        return float(np.average(right.mean(1), weights=weight))
 
     def simulate(self, key, X, *, offset=None):
         """Draw labels at the fit: y of shape (n,) or (n, responses), and the probabilities of the classes."""

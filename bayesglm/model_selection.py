@@ -188,7 +188,7 @@ def _thresholds(model, X, y, sample_weight, offset, *, plain=False):
     within = bound(strength, setup.positive)
     flat = np.asarray(parts.prior.is_flat(within))
     (null,) = fit_path(setup._replace(free=setup.free & flat), [strength], rough=True)
-    X, y, weight, shift = (leaf.astype(np.float64) for leaf in data)
+    X, y, weight, shift = data.in_double()
     is_sparse = isinstance(X, SparseMatrix)
     with jax.enable_x64(True):
         eta = shift + null.intercept + X @ null.coef

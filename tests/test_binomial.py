@@ -87,3 +87,34 @@ def test_what_is_wrong_is_told():
         GLM("Binomial").fit(X, 0 * Y)
     with pytest.raises(ValueError, match="which NeMoS lacks"):
         to_nemos(GLM("Binomial"))
+
+
+def test_weights_are_repeated_samples():
+    weight = np.arange(60) % 3
+    settings = {"regularizer": "Ridge", "regularizer_strength": 1e-4}
+    rows = np.repeat(np.arange(60), weight)
+    weighted = GLM("Binomial", **settings).fit(X, Y, sample_weight=weight)
+    repeated = GLM("Binomial", **settings).fit(X.iloc[rows], Y[rows])
+    np.testing.assert_allclose(weighted.coef_, repeated.coef_, rtol=1e-8)
+    for name, value in repeated.criteria_.items():
+        np.testing.assert_allclose(weighted.criteria_[name], value, rtol=1e-8, err_msg=name)
+    np.testing.assert_allclose(weighted.summary(), repeated.summary(), rtol=1e-6)
+    # As in R: samples, not trials.
+    np.testing.assert_allclose(
+        weighted.criteria_["bic"] - weighted.criteria_["aic"], weighted.criteria_["edf"] * (np.log(weight.sum()) - 2)
+    )
+    tree = weighted.sample(X, Y, sample_weight=weight, num_samples=200, num_chains=2, progress_bar=False)
+    seen = weight > 0
+    np.testing.assert_array_equal(tree.observed_data["y"], Y[seen, 0])
+    np.testing.assert_array_equal(tree.constant_data["trials"], Y[seen, 1])
+    np.testing.assert_array_equal(tree.constant_data["sample_weight"], weight[seen])
+    assert (tree.posterior_predictive["y"] <= Y[seen, 1]).all()
+    first = tree.posterior.isel(chain=0, draw=0)
+    eta = float(first["intercept"]) + X.to_numpy() @ first["coef"].values
+    exact = weight * stats.binom.logpmf(Y[:, 0], Y[:, 1], 1 / (1 + np.exp(-eta)))
+    np.testing.assert_allclose(tree.log_likelihood["y"].isel(chain=0, draw=0), exact[seen], rtol=1e-6)
+    with jax.enable_x64(True):
+        sites = {"coef": first["coef"].values, "intercept": float(first["intercept"])}
+        ours = log_density(weighted.numpyro_model, (X, Y), {"sample_weight": weight}, sites)[0]
+        prior = stats.norm.logpdf(sites["coef"], scale=1 / np.sqrt(1e-4 * (weight * Y[:, 1]).sum())).sum()
+    np.testing.assert_allclose(ours, exact.sum() + prior, rtol=1e-6)

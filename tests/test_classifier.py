@@ -330,3 +330,11 @@ def test_what_is_wrong_is_told():
     spanning = GroupLasso(np.ones((1, 4, 2, 3)))
     with pytest.raises(ValueError, match="spans responses"):
         ClassifierGLM(regularizer=spanning).fit(FEW, np.stack([LABELS, LABELS], 1))
+
+
+def test_labels_that_are_true_or_false_can_be_sampled():
+    model = ClassifierGLM(regularizer="Ridge", regularizer_strength=0.05)
+    tree = model.sample(FEW, LABELS == "barolo", num_samples=50, num_chains=2, method="laplace", progress_bar=False)
+    assert tree.posterior.coords["class"].values.tolist() == ["False", "True"]
+    assert model.posterior_predictive(FEW[:3]).predictions["y"].shape == (2, 50, 3)
+    assert model.predict(FEW[:3]).dtype == bool

@@ -6,7 +6,7 @@ import pytest
 from scipy import sparse
 from sklearn.model_selection import cross_val_score
 
-from bayesglm import GLM, GLMCV, PopulationGLM, strength_path
+from bayesglm import GLM, GLMCV, ClassifierGLM, PopulationGLM, strength_path
 
 
 @pytest.fixture
@@ -148,3 +148,18 @@ def test_what_is_not_left_out_is_refused(data):
         drop.score(X, y * np.nan)
     with pytest.raises(ValueError, match="X has 3 NaN"):
         drop.simulate(0, X)
+
+
+@pytest.mark.parametrize("kind", ["string", "boolean", "category", "datetime64[s]"])
+def test_missing_labels_of_pandas(kind, rng):
+    X = rng.normal(size=(60, 2))
+    is_large = X[:, 0] + rng.normal(size=60) > 0
+    y = pd.Series(np.where(is_large, "2020-01-01", "2021-01-01") if kind != "boolean" else is_large).astype(kind)
+    lost = y.copy()
+    lost[3] = None
+    with pytest.raises(ValueError, match="y has missing labels"):
+        ClassifierGLM(regularizer="Ridge").fit(X, lost)
+    model = ClassifierGLM(regularizer="Ridge", nan_policy="drop").fit(X, lost)
+    kept = np.arange(60) != 3
+    np.testing.assert_allclose(model.coef_, ClassifierGLM(regularizer="Ridge").fit(X[kept], y[kept]).coef_, atol=1e-8)
+    assert model.score(X, lost) == model.score(X[kept], y[kept]) > 0.5

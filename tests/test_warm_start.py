@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from bayesglm import GLM, PopulationGLM
+from bayesglm import GLM, ClassifierGLM, PopulationGLM
 from bayesglm.observation_models import NegativeBinomialObservations
 
 
@@ -58,3 +58,36 @@ def test_a_learned_dispersion(rng):
 def test_it_is_a_bool():
     with pytest.raises(ValueError, match="warm_start must be True or False; got 'no'"):
         GLM(warm_start="no").fit(np.eye(3), [1, 2, 3])
+
+
+@pytest.mark.parametrize("regularizer", ["Ridge", "Lasso"])
+def test_without_an_intercept_it_starts_without_one(regularizer, rng):
+    X, y = rng.normal(size=(100, 3)), rng.poisson(2.0, size=100)
+    settings = {"regularizer": regularizer, "regularizer_strength": 0.01}
+    model = GLM(**settings, warm_start=True).fit(X, y).set_params(fit_intercept=False).fit(X, y)
+    np.testing.assert_array_equal(model.intercept_, 0)
+    np.testing.assert_allclose(model.coef_, GLM(**settings, fit_intercept=False).fit(X, y).coef_, rtol=1e-7)
+
+
+def test_classes_and_responses_may_change(rng):
+    X = rng.normal(size=(100, 3))
+    six, pairs = rng.integers(0, 6, size=100), rng.integers(0, 3, size=(100, 2))
+    model = ClassifierGLM(regularizer="Ridge", warm_start=True)
+    for y in (six, pairs, pairs[::-1], six):
+        cold = ClassifierGLM(regularizer="Ridge").fit(X, y)
+        np.testing.assert_allclose(model.fit(X, y).coef_, cold.coef_, atol=1e-8)
+
+
+@pytest.mark.filterwarnings("ignore:The fit has no finite optimum")
+def test_a_hopeless_start_is_left(rng):
+    """After separated classes, where the likelihood is flat; and where the mean would be negative."""
+    X = rng.normal(size=(200, 2))
+    y = (X[:, 0] + rng.logistic(size=200) > 0).astype(float)
+    cold = GLM("Bernoulli").fit(X, y)
+    warm = GLM("Bernoulli", warm_start=True).fit(1000 * X, X[:, 0] > 0).fit(X, y)
+    assert warm.converged_
+    np.testing.assert_allclose(warm.coef_, cold.coef_, rtol=1e-6)
+    positive, counts = rng.random((200, 2)), rng.poisson(2.0, size=200)
+    warm = GLM("Gaussian", "identity", warm_start=True).fit(positive, 10 * positive[:, 0] - 5)
+    warm.set_params(observation_model="Poisson").fit(positive, counts)
+    np.testing.assert_allclose(warm.coef_, GLM("Poisson", "identity").fit(positive, counts).coef_, atol=1e-6)
