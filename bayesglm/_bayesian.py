@@ -404,8 +404,8 @@ class BayesianGLM(PenalizedGLM):
         self._spec()
         if "training_data_" not in vars(self):
             raise NotFittedError(
-                f"This {type(self).__name__} no longer has the data of its fit, which pickles leave behind, and which "
-                "a call of fit that fails lets go of: call fit again."
+                f"This {type(self).__name__} no longer has the data of its fit, which files and pickles leave behind, "
+                "and which a call of fit that fails lets go of: call fit again."
             )
         refuse_sparse(self.training_data_.X, "Inference at the mode (covariance_, summary, criteria_)")
         return self.training_data_

@@ -286,6 +286,8 @@ def as_numbers(value, label):
     if small or (array.dtype.kind == "O" and array.ndim and all(isinstance(one, numbers.Real) for one in array.flat)):
         return array.astype(np.float64)
     hint = " Complex data not supported." if array.dtype.kind == "c" else ""
+    if label == "y" and array.dtype.kind in "OUST":
+        hint = " Labels are for ClassifierGLM."
     raise ValueError(f"{label} must hold real numbers; got {type(value).__name__} of dtype {array.dtype}.{hint}")
 
 
@@ -305,9 +307,10 @@ def check_finite(array, label, *, missing=False):
         first = tuple(int(i) for i in places[0])
         where = first[0] if len(first) == 1 else first
         what = "infinite" if missing else "NaN or infinite"
+        hint = ", or say nan_policy='drop'" if np.isnan(held).any() and not missing else ""
         raise ValueError(
             f"{label} has {count} {what} {'entry' if count == 1 else 'entries'}, the first at {where}; "
-            "drop those samples or fill them in."
+            f"drop those samples or fill them in{hint}."
         )
 
 
@@ -371,7 +374,7 @@ def _frame_to_array(frame):
     columns = [np.asarray(frame[column]) for column in frame.columns]
     for name, column in zip(frame.columns, columns, strict=True):
         if column.dtype.kind not in "biuf":
-            raise ValueError(f"column {name!r} is of dtype {column.dtype}")
+            raise ValueError(f"column {name!r} is of dtype {column.dtype}: make it numbers, or use a formula")
     return np.stack(columns, axis=1) if columns else np.empty((len(frame), 0))
 
 

@@ -1,6 +1,7 @@
 """Formulas: from a data frame to a container X with one leaf per term, and y."""
 
 import re
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,7 +126,12 @@ def _evaluate(spec, data, kept=None):
     if kept is not None and not kept.all():
         matrix = _evaluate(spec, take_rows(data, np.flatnonzero(kept)))
         return matrix.astype(float).set_axis(np.flatnonzero(kept)).reindex(range(len(kept)))
+    from formulaic.errors import DataMismatchWarning
+
     try:
-        return spec.get_model_matrix(data, na_action="raise")
+        with warnings.catch_warnings():
+            # A level that the fit did not have would be the base.
+            warnings.simplefilter("error", DataMismatchWarning)
+            return spec.get_model_matrix(data, na_action="raise")
     except Exception as error:
         raise ValueError(f"formula and data do not fit: {error}") from error

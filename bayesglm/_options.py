@@ -39,6 +39,8 @@ REGULARIZERS: dict[str, type] = {
     "ElasticNet": priors.ElasticNet,
     "GroupLasso": priors.GroupLasso,
 }
+# Links by whose own name users may call their inverses.
+INVERSES = {"log": "exp", "logit": "logistic", "probit": "norm.cdf", "inverse": "one_over_x"}
 SOLVERS = ("Newton", "ProximalNewton")
 METHODS = ("auto", "exact", "hmc", "laplace", "nuts")
 PARAMETRIZATIONS = ("auto", "direct", "mixture")
@@ -209,6 +211,8 @@ def _from_name(value, known, argument):
     if isinstance(value, tuple(known.values())):
         return value
     example = next(iter(known.values())).__name__
+    if type(value).__module__.startswith("nemos"):
+        raise ValueError(f"{argument} is NeMoS's {value!r}: name it, as in {list(known)}, or use bayesglm.from_nemos.")
     raise ValueError(f"{argument} must be one of {list(known)} or an instance such as {example}(); got {value!r}.")
 
 
@@ -224,7 +228,10 @@ def _resolve_link(link, family):
         return link
     if isinstance(link, str):
         if link not in links.LINKS:
-            raise ValueError(f"inverse_link_function must be one of {list(links.LINKS)} or callable; got {link!r}.")
+            hint = f" The inverse of {link} is {INVERSES[link]!r}." if link in INVERSES else ""
+            raise ValueError(
+                f"inverse_link_function must be one of {list(links.LINKS)} or callable; got {link!r}.{hint}"
+            )
         return links.LINKS[link]
     if not callable(link):
         raise ValueError(f"inverse_link_function must be None, a name or a JAX callable; got {link!r}.")

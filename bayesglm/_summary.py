@@ -62,8 +62,8 @@ def mode_covariance(data, spec, coef, intercept, *, expected):
             inverse = covariances(*problem.arguments)
         except np.linalg.LinAlgError as error:
             raise ValueError(
-                "The mode has no covariance: some parameters, or combinations of them, change nothing "
-                f"({error}). Give them a regularizer_strength, or drop features."
+                "The mode has no covariance: some parameters, or combinations of them, change nothing. Give them a "
+                "regularizer_strength, or drop features, such as a constant beside the intercept."
             ) from error
         if outputs.classes is not None:
             response = problem.outputs[0] // outputs.n_classes

@@ -73,7 +73,8 @@ def read_successes(y, n_samples, *, missing=False):
         first = int(np.argmax(wrong))
         raise ValueError(
             "y must hold whole numbers, successes from 0 to trials, for BinomialObservations; "
-            f"{int(wrong.sum())} of {n_samples} samples do not, the first is {array[first].tolist()} at {first}."
+            f"{int(wrong.sum())} of {n_samples} samples do not, the first is {array[first].tolist()} at {first}. "
+            "Failures have no column here: trials are successes and failures."
         )
     if not (trials[known] > 0).any():
         raise ValueError("y has no trials: there is nothing to fit.")

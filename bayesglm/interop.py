@@ -75,9 +75,12 @@ def from_nemos(model):
     if strength is not None and family == "GaussianObservations":
         strength = _times(strength, 1 / NEMOS_GAUSSIAN, regularizer)
     mask = getattr(model.regularizer, "mask", None)
+    # A fit leaves the mask as one of coefficients and intercepts.
+    mask = getattr(mask, "coef", mask)
     settings = {
         "regularizer": regularizer if mask is None else priors.GroupLasso(mask=_as_numpy(mask)),
         "regularizer_strength": _as_numpy(strength),
+        "nan_policy": "drop",
     }
     if NEMOS_MODELS[name] is ClassifierGLM:
         mask = getattr(model, "feature_mask", None)

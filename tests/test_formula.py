@@ -112,3 +112,10 @@ def test_a_y_beside_a_formula_is_refused(data):
         with pytest.raises(ValueError, match="y must be None for a model with a formula, which has its own"):
             call()
     assert GLMCV(model, 3, progress_bar=False).fit(data, None).best_estimator_.score(data) <= 1
+
+
+def test_levels_that_the_fit_did_not_have_are_refused(rng):
+    data = pd.DataFrame({"y": rng.poisson(2.0, 60), "g": rng.choice(list("abc"), 60)})
+    model = GLM.from_formula("y ~ g", data, regularizer="Ridge")
+    with pytest.raises(ValueError, match="formula and data do not fit.*zz"):
+        model.predict(pd.DataFrame({"g": ["a", "zz"]}))

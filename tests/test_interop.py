@@ -244,3 +244,6 @@ def test_groups_with_masks_go_there_and_back(nemos):
     ours = from_nemos(theirs).fit(X, y)
     np.testing.assert_allclose(ours.coef_, theirs.fit(X, y).coef_, atol=1e-6)
     np.testing.assert_allclose(to_nemos(ours).predict(X), ours.predict(X), rtol=1e-9)
+    np.testing.assert_allclose(from_nemos(theirs).fit(X, y).coef_, ours.coef_, rtol=1e-9)
+    holes = np.vstack([X, np.full((2, 5), np.nan)]), np.append(y, [1.0, 2.0])
+    np.testing.assert_allclose(from_nemos(theirs).fit(*holes).coef_, ours.coef_, rtol=1e-9)
