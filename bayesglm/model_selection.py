@@ -10,6 +10,8 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.metrics import get_scorer
 from sklearn.model_selection import check_cv
+from sklearn.utils import get_tags
+from sklearn.utils.metaestimators import available_if
 from tqdm.auto import tqdm
 
 from bayesglm._cross_validation import fit_folds, score_path
@@ -294,7 +296,7 @@ def _score_left_out(fitted, predictor, score_type):
         return score_fit(y, predictor.reshape(y.shape), [weight], spec.form, spec.scale, score_type)[0]
 
 
-def approximate_loo(model, X, y, *, sample_weight=None, offset=None):
+def approximate_loo(model, X, y=None, *, sample_weight=None, offset=None):
     """Leave out each sample in turn, without refitting.
 
     The fit without a sample is taken to be one Newton step away from the fit to all, with the coefficients that are
@@ -324,6 +326,10 @@ def approximate_loo(model, X, y, *, sample_weight=None, offset=None):
     with jax.enable_x64(True):
         mean = np.asarray(fitted.spec.form.link.inverse(predictor))
     return LeaveOneOut(predictor, mean, fitted)
+
+
+def _has_classes(search):
+    return isinstance(search.estimator, ClassifierGLM)
 
 
 class GLMCV(BaseEstimator):
@@ -360,8 +366,8 @@ class GLMCV(BaseEstimator):
     mean_scores_, standard_errors_ : numpy.ndarray, shape (n_strengths,)
         Of the validation scores; over the samples for "loo", where there is one column of scores and the standard
         errors are NaN.
-    coef_, intercept_
-        Those of `best_estimator_`.
+    coef_, intercept_, classes_
+        Those of `best_estimator_`; `classes_` of classes.
     """
 
     def __init__(
@@ -374,7 +380,14 @@ class GLMCV(BaseEstimator):
         self.one_standard_error = one_standard_error
         self.progress_bar = progress_bar
 
-    def fit(self, X, y, *, sample_weight=None, offset=None, groups=None):
+    def __sklearn_tags__(self):
+        tags = BaseEstimator.__sklearn_tags__(self)
+        of_model = get_tags(self.estimator)
+        for name in ("estimator_type", "classifier_tags", "regressor_tags", "target_tags", "input_tags"):
+            setattr(tags, name, getattr(of_model, name))
+        return tags
+
+    def fit(self, X, y=None, *, sample_weight=None, offset=None, groups=None):
         """Choose the strength and fit it.
 
         Parameters
@@ -421,14 +434,31 @@ class GLMCV(BaseEstimator):
         (fitted,) = fit_path(setup, [read[self.best_index_]], start=[fits[self.best_index_]])
         self.best_estimator_._set_fitted(fitted, self.best_strength_)
         self.coef_, self.intercept_ = self.best_estimator_.coef_, self.best_estimator_.intercept_
+        if _has_classes(self):
+            self.classes_ = self.best_estimator_.classes_
         warn_of_fit(fitted)
         return self
 
     def predict(self, X, *, offset=None):
-        """Mean of y at the chosen fit, as `GLM.predict`."""
+        """Mean of y, or labels, at the chosen fit, as `GLM.predict`."""
         return self._chosen().predict(X, offset=offset)
 
-    def score(self, X, y, *, sample_weight=None, offset=None, score_type=None):
+    @available_if(_has_classes)
+    def predict_proba(self, X, *, offset=None):
+        """Probabilities of the classes at the chosen fit, as `ClassifierGLM.predict_proba`."""
+        return self._chosen().predict_proba(X, offset=offset)
+
+    @available_if(_has_classes)
+    def predict_log_proba(self, X, *, offset=None):
+        """Their logarithms."""
+        return self._chosen().predict_log_proba(X, offset=offset)
+
+    @available_if(_has_classes)
+    def decision_function(self, X, *, offset=None):
+        """Linear predictors of the classes, as `ClassifierGLM.decision_function`."""
+        return self._chosen().decision_function(X, offset=offset)
+
+    def score(self, X, y=None, *, sample_weight=None, offset=None, score_type=None):
         """Score the chosen fit, as `GLM.score`."""
         return self._chosen().score(X, y, sample_weight=sample_weight, offset=offset, score_type=score_type)
 

@@ -338,3 +338,21 @@ def test_labels_that_are_true_or_false_can_be_sampled():
     assert tree.posterior.coords["class"].values.tolist() == ["False", "True"]
     assert model.posterior_predictive(FEW[:3]).predictions["y"].shape == (2, 50, 3)
     assert model.predict(FEW[:3]).dtype == bool
+
+
+def test_glmcv_of_a_classifier_is_one():
+    search = GLMCV(ClassifierGLM(regularizer="Ridge"), [0.01, 0.1], cv=3, progress_bar=False)
+    assert is_classifier(search)
+    assert not is_classifier(GLMCV(GLM()))
+    search.fit(FEW, LABELS)
+    assert search.classes_.tolist() == ["barbera", "barolo", "grignolino"]
+    best = search.best_estimator_
+    for name in ("predict", "predict_proba", "predict_log_proba", "decision_function"):
+        np.testing.assert_array_equal(getattr(search, name)(FEW), getattr(best, name)(FEW))
+    assert cross_val_score(search, FEW, LABELS, cv=3, scoring="roc_auc_ovr").min() > 0.8
+    with pytest.raises(AttributeError, match="has no attribute 'predict_proba'"):
+        GLMCV(GLM()).predict_proba(FEW)
+    data = pd.DataFrame(FEW[:, :2], columns=["acid", "ash"]).assign(cultivar=LABELS)
+    by_formula = ClassifierGLM(regularizer="Ridge", formula="cultivar ~ acid + ash")
+    search = GLMCV(by_formula, [0.01, 0.1], cv=3, progress_bar=False).fit(data)
+    assert search.score(data) > 0.5
