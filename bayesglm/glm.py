@@ -213,22 +213,25 @@ class ClassifierGLM(BayesianGLM):
         return self.classes_[best]
 
     def predict_proba(self, X, *, offset=None):
-        """Probability of each class at the fit, shape (n, classes) or (n, responses, classes)."""
-        return self._predict(X, offset, missing=drops_missing(self.nan_policy))
+        """Probability of each class at the fit, shape (n, classes) or (n, responses, classes); in double precision."""
+        eta = self._predictor(X, offset, missing=drops_missing(self.nan_policy))
+        with jax.enable_x64(True):
+            return np.array(jax.nn.softmax(eta))
 
     def predict_log_proba(self, X, *, offset=None):
         """Logarithm of `predict_proba`."""
         eta = self._predictor(X, offset)
-        with jax.enable_x64(eta.dtype == np.float64):
-            return np.asarray(jax.nn.log_softmax(eta))
+        with jax.enable_x64(True):
+            return np.array(jax.nn.log_softmax(eta))
 
     def decision_function(self, X, *, offset=None):
         """Linear predictor of each class, (..., classes); of two classes, (...), by how much the second leads."""
         eta = self._predictor(X, offset)
         return eta[..., 1] - eta[..., 0] if eta.shape[-1] == 2 else eta
 
-    def _predictor(self, X, offset):
-        return self._linear_predictor(self._read_new(X, self._spec()), offset)
+    def _predictor(self, X, offset, *, missing=False):
+        matrix = self._read_new(X, self._spec(), missing=missing)
+        return self._linear_predictor(matrix, offset, missing=missing).astype(np.float64)
 
     def score(self, X, y=None, *, sample_weight=None, offset=None, score_type=None):
         """Score the fit on data.
