@@ -9,9 +9,9 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 
 from bayesglm._draws import draw_y, draw_y_at, prior_draws, thin
-from bayesglm._estimator import PenalizedGLM
 from bayesglm._fitted import warn_of_fit
 from bayesglm._fitting import fit_path
+from bayesglm._incremental import IncrementalGLM
 from bayesglm._model import glm_model, read_traced
 from bayesglm._options import check_draws, check_method, check_random_strengths, check_run_options, read_key
 from bayesglm._sparse_matrix import refuse_sparse
@@ -21,7 +21,7 @@ from bayesglm._targets import read_offset
 __all__ = ["BayesianGLM"]
 
 
-class BayesianGLM(PenalizedGLM):
+class BayesianGLM(IncrementalGLM):
     """What all models share as posteriors."""
 
     def __str__(self):

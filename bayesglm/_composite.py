@@ -11,6 +11,8 @@ again as long as the residual falls fast. The quadratic problem is that of `_qua
 A joint loss has one linear predictor per class, in which its second derivatives are matrices. It does not change as all
 of a sample's predictors do by the same amount: of the intercepts that are as good, steps keep the sum.
 
+Samples that are gone may count, by a quadratic function of the parameters that stands for their losses.
+
 Everything is invariant to the scale of the features, so nothing needs to be standardized: factorizations are scaled
 to a unit diagonal, and the residual is the correlation, in absolute value, of each feature with the derivatives of
 the loss (beyond what the penalty takes up).
@@ -35,7 +37,7 @@ from bayesglm._passes import (
 )
 from bayesglm._quadratic import composite_step
 
-__all__ = ["Hessian", "Solution", "blank_hessian", "minimize", "optimality"]
+__all__ = ["Hessian", "Past", "Solution", "blank_hessian", "minimize", "optimality"]
 
 MAX_HALVINGS = 40
 # The Hessian is renewed after a step that leaves more than this of the residual.
@@ -66,6 +68,36 @@ class Hessian(NamedTuple):
     def by_intercept(self, coef):
         """What coefficients (p, m) add to the slopes (m,)."""
         return jnp.sum(self.cross * coef, 0) if self.total.ndim == 1 else self.cross.T @ coef.ravel()
+
+
+class Past(NamedTuple):
+    """Samples that are gone: a quadratic function of coefficients and intercepts, on the scale of F."""
+
+    hessian: Hessian  # intercepts not profiled out; of the `curvature` there is nothing left
+    grad: Any  # (p, m) at zero
+    slope: Any  # (m,) at zero, by the intercepts
+    square: Any  # () sum of weight * slope^2 of their losses
+
+    def slopes(self, coef, intercept):
+        """Derivatives by the coefficients (p, m) and the intercepts (m,)."""
+        gram, total = self.hessian.gram, self.hessian.total
+        if total.ndim == 1:
+            pull, push = jnp.einsum("mpq,qm->pm", gram, coef), total * intercept
+        else:
+            pull, push = (gram @ coef.ravel()).reshape(coef.shape), total @ intercept
+        grad = self.grad + pull + self.hessian.by_coef(intercept)
+        return grad, self.slope + push + self.hessian.by_intercept(coef)
+
+    def value(self, coef, intercept):
+        """The quadratic function, 0 at zero."""
+        grad, slope = self.slopes(coef, intercept)
+        return (jnp.sum(coef * (grad + self.grad)) + intercept @ (slope + self.slope)) / 2
+
+    @property
+    def own(self):
+        """Sums (m,) of the curvature by each linear predictor alone."""
+        total = self.hessian.total
+        return total if total.ndim == 1 else jnp.diagonal(total)
 
 
 class Solution(NamedTuple):
@@ -102,6 +134,7 @@ class _State(NamedTuple):
     slope: Any  # (n, m) weight * derivative of the loss
     curvature: Any  # (n, m) weight * expected second derivative
     grad: Any  # (p, m)
+    slopes: Any  # (m,) derivatives by the intercepts
     rms: Any  # root mean square of the loss's derivatives
     residual: Any
     floor: Any  # residual that rounding allows
@@ -113,7 +146,7 @@ class _State(NamedTuple):
 
 def minimize(
     X, square, count, y, weight, offset, strength, free, start, *,
-    loss, mean, joint, prior, tol, max_iter, exact_gram, fit_intercept=True, hessian=None,
+    loss, mean, joint, prior, tol, max_iter, exact_gram, fit_intercept=True, hessian=None, past=None,
 ):  # fmt: skip
     """Minimize the penalized loss.
 
@@ -124,7 +157,7 @@ def minimize(
     count : int
         How many features there are; those after them are not free.
     y, offset : (n, m)
-    weight : (n,), sums to 1
+    weight : (n,), sums to 1, or to less if there is a past
     strength : pytree
         What `prior` takes.
     free : (p, m) bool
@@ -144,6 +177,7 @@ def minimize(
         Whether there are intercepts; otherwise they stay where they start.
     hessian : Hessian, optional
         Of a point nearby, to begin with; zeros are none.
+    past : Past, optional
 
     Returns
     -------
@@ -153,13 +187,21 @@ def minimize(
     column = weight[:, None]
 
     def second_derivatives(curvature):
-        return profiled_hessian(X, curvature, free, count, fit_intercept=fit_intercept)
+        before = None if past is None else past.hessian
+        return profiled_hessian(X, curvature, free, count, fit_intercept=fit_intercept, past=before)
 
-    def objective(coef, eta):
+    def objective(coef, intercept, eta):
         """F, infinite where eta is, and its rounding error."""
         terms = jnp.where(column > 0, column * loss(y, eta), 0.0)
-        value = jnp.sum(terms) + prior.penalty(coef, strength)
-        return jnp.where(jnp.isfinite(jnp.sum(eta)), value, jnp.inf), 16 * eps * jnp.sum(jnp.abs(terms))
+        value, size = jnp.sum(terms) + prior.penalty(coef, strength), jnp.sum(jnp.abs(terms))
+        if past is not None:
+            known = past.value(coef, intercept)
+            value, size = value + known, size + jnp.abs(known) + past_noise(coef, intercept)
+        return jnp.where(jnp.isfinite(jnp.sum(eta)), value, jnp.inf), 16 * eps * size
+
+    def past_noise(coef, intercept):
+        """What the terms of the past's slopes come to, in the unit of a slope."""
+        return jnp.sum(past.own * (1 + jnp.abs(intercept) + jnp.sqrt(square) @ jnp.abs(coef)))
 
     def evaluate(at):
         coef, intercept, hessian, before, length, n_iter, stuck, _ = at
@@ -169,14 +211,20 @@ def minimize(
         # What overflows must not meet a weight of 0.
         slope = jnp.where(column > 0, slope, 0.0)
         curvature = jnp.where(_beside(column, curvature) > 0, curvature, 0.0)
-        rms = positive(jnp.sqrt(jnp.sum(column * slope**2)))
+        sum_of_squares = jnp.sum(column * slope**2)
         own = own_curvature(curvature)
-        rounding = eps * jnp.sum(column * (own * (1 + jnp.abs(eta)) + jnp.abs(slope)))
+        rounding = jnp.sum(column * (own * (1 + jnp.abs(eta)) + jnp.abs(slope)))
+        total = jnp.sum(column * own, 0)
         slope, curvature = column * slope, _beside(column, curvature) * curvature
-        grad = jnp.where(free, X @ slope, 0.0)
-        violation = optimality(coef, grad, strength, square, rms, jnp.sum(column * own, 0), prior)
-        residual = jnp.maximum(jnp.max(violation), jnp.max(jnp.abs(slope.sum(0))) / rms * fit_intercept)
-        value, noise = objective(coef, eta)
+        grad, slopes = X @ slope, slope.sum(0)
+        if past is not None:
+            by_coef, by_intercept = past.slopes(coef, intercept)
+            grad, slopes, total = grad + by_coef, slopes + by_intercept, total + past.own
+            sum_of_squares, rounding = sum_of_squares + past.square, rounding + past_noise(coef, intercept)
+        rms, grad = positive(jnp.sqrt(sum_of_squares)), jnp.where(free, grad, 0.0)
+        violation = optimality(coef, grad, strength, square, rms, total, prior)
+        residual = jnp.maximum(jnp.max(violation), jnp.max(jnp.abs(slopes)) / rms * fit_intercept)
+        value, noise = objective(coef, intercept, eta)
         return _State(
             coef=coef,
             intercept=intercept,
@@ -186,9 +234,10 @@ def minimize(
             slope=slope,
             curvature=curvature,
             grad=grad,
+            slopes=slopes,
             rms=rms,
             residual=residual,
-            floor=8 * rounding / rms,
+            floor=8 * eps * rounding / rms,
             hessian=hessian,
             renew=(residual > SLOW * before) | (length < 1),
             n_iter=n_iter,
@@ -197,7 +246,7 @@ def minimize(
 
     def step(state):
         hessian = jax.lax.cond(state.renew, lambda: second_derivatives(state.curvature), lambda: state.hessian)
-        slope = state.slope.sum(0) * fit_intercept
+        slope = state.slopes * fit_intercept
         profiled = state.grad - jnp.where(free, hessian.by_coef(hessian.inner(slope)), 0.0)
         scale = jnp.sqrt(square)[:, None] * state.rms
         inner_goal = jnp.maximum(0.03 * state.residual, 0.1 * jnp.maximum(tol, state.floor))
@@ -216,7 +265,8 @@ def minimize(
         def halve(carry):
             length = carry[0] / 2
             coef = jnp.where(length == 1, target, state.coef + length * move)  # target holds the exact zeros
-            return length, *objective(coef, state.eta + length * along)
+            intercept = state.intercept + length * move_intercept
+            return length, *objective(coef, intercept, state.eta + length * along)
 
         length, _, _ = jax.lax.while_loop(too_far, halve, (zero + 2, zero + jnp.inf, zero))
         failed = length <= 2.0**-MAX_HALVINGS
@@ -278,25 +328,27 @@ def _beside(column, array):
     return column.reshape(-1, *(1,) * (array.ndim - 1))
 
 
-def profiled_hessian(X, curvature, free, count, *, fit_intercept=True):
+def profiled_hessian(X, curvature, free, count, *, fit_intercept=True, past=None):
     """Second derivatives of the loss by intercepts and the free coefficients of the first `count` features.
 
-    Without intercepts nothing is profiled out: the cross derivatives are 0.
+    Without intercepts nothing is profiled out: the cross derivatives are 0. `past` is a Hessian to be added before.
     """
     if curvature.ndim == 3:
-        return _joint_hessian(X, curvature, free, count, fit_intercept=fit_intercept)
-    total, cross = jnp.sum(curvature, 0), jnp.where(free & fit_intercept, X @ curvature, 0.0)
+        return _joint_hessian(X, curvature, free, count, fit_intercept=fit_intercept, past=past)
+    total, cross, outputs = jnp.sum(curvature, 0), X @ curvature, range(curvature.shape[1])
+    grams = [weighted_gram(X, curvature[:, o], count) for o in outputs]
+    if past is not None:
+        total, cross, grams = total + past.total, cross + past.cross, [grams[o] + past.gram[o] for o in outputs]
+    cross = jnp.where(free & fit_intercept, cross, 0.0)
 
-    def one(column, free, cross, total):
-        gram = jnp.where(free[:, None] & free, weighted_gram(X, column, count), 0.0)
-        return gram - cross[:, None] * cross / positive(total)
+    def one(gram, free, cross, total):
+        return jnp.where(free[:, None] & free, gram, 0.0) - cross[:, None] * cross / positive(total)
 
-    outputs = range(curvature.shape[1])
-    gram = jnp.stack([one(curvature[:, o], free[:, o], cross[:, o], total[o]) for o in outputs])
+    gram = jnp.stack([one(grams[o], free[:, o], cross[:, o], total[o]) for o in outputs])
     return Hessian(gram, cross, total, curvature)
 
 
-def _joint_hessian(X, curvature, free, count, *, fit_intercept):
+def _joint_hessian(X, curvature, free, count, *, fit_intercept, past):
     """`profiled_hessian` of a joint loss."""
     (n, m, _), p = curvature.shape, len(X)
     flat = curvature.reshape(n, m * m)
@@ -306,8 +358,10 @@ def _joint_hessian(X, curvature, free, count, *, fit_intercept):
     pairs = jax.lax.map(lambda column: weighted_gram(X, column, count), flat.T[first * m + second])
     place = np.zeros((m, m), int)
     place[first, second] = place[second, first] = np.arange(len(first))
-    gram = pairs[place].transpose(2, 0, 3, 1).reshape(p * m, p * m)
-    cross = jnp.where(free[:, :, None] & fit_intercept, cross, 0.0).reshape(p * m, m)
+    gram, cross = pairs[place].transpose(2, 0, 3, 1).reshape(p * m, p * m), cross.reshape(p * m, m)
+    if past is not None:
+        total, cross, gram = total + past.total, cross + past.cross, gram + past.gram
+    cross = jnp.where(free.reshape(-1, 1) & fit_intercept, cross, 0.0)
     moves = free.ravel()
     blank = Hessian(gram, cross, total, curvature)
     gram = gram - cross @ jax.vmap(blank.inner, 1, 1)(cross.T)

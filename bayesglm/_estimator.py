@@ -217,12 +217,12 @@ class PenalizedGLM(BaseEstimator):
 
     def _release(self):
         """Let go of the data of the last fit before those of the next are put together."""
-        if "training_data_" in vars(self):
-            del self.training_data_
+        for name in ("training_data_", "memory_"):
+            vars(self).pop(name, None)
 
-    def _read_all(self, X, y, sample_weight, offset, *, for_sampling=False):
+    def _read_all(self, X, y, sample_weight, offset, *, for_sampling=False, terms=None, classes=None):
         """Check all arguments; return a Setup, the strength, and what is unknown of it."""
-        setup = self._read(X, y, sample_weight, offset, for_sampling=for_sampling)
+        setup = self._read(X, y, sample_weight, offset, for_sampling=for_sampling, terms=terms, classes=classes)
         strength, unknowns = read_unknowns(
             self.regularizer_strength, setup.parts.prior, setup.layout, setup.free, output_shape=setup.outputs.shape
         )
@@ -286,12 +286,14 @@ class PenalizedGLM(BaseEstimator):
             self.positive,
         )
 
-    def _read(self, X, y, sample_weight, offset, *, for_sampling=False):
-        """Check all arguments but the strength; return a Setup."""
+    def _read(self, X, y, sample_weight, offset, *, for_sampling=False, terms=None, classes=None):
+        """Check all arguments but the strength; return a Setup.
+
+        What an earlier fit knows of the `terms` of the formula and of the `classes` may be handed over.
+        """
         parts, missing = self._resolve(), drops_missing(self.nan_policy)
-        terms = None
         if self.formula is not None:
-            terms = read_formula(self.formula, X, missing=missing)
+            terms = read_formula(self.formula, X, missing=missing) if terms is None else terms
             kept = terms.complete(X, with_targets=True) if missing else None
             y = targets_of_formula(terms, X, y, kept=kept, labels=self._has_labels)
             X = terms.design(X, kept=kept)
@@ -301,7 +303,7 @@ class PenalizedGLM(BaseEstimator):
         layout = replace(layout, terms=terms)
         dtype = matrix.dtype
         family = type(parts.family)
-        targets, outputs = self._read_targets(y, len(matrix), family, dtype, missing=missing)
+        targets, outputs = self._read_targets(y, len(matrix), family, dtype, classes, missing=missing)
         if for_sampling:
             check_counts(targets, family)
         check_prior_shapes(parts, outputs)

@@ -60,8 +60,8 @@ class Fitted:
 
     @property
     def total(self):
-        """Sum of the weights."""
-        return float(self.data.weight.sum())
+        """Sum of the weights, those of samples that are gone included."""
+        return float(self.spec.total)
 
     @property
     def n_iter(self):
@@ -87,6 +87,12 @@ class Fitted:
     def flat(self):
         """Which free coefficients have no prior, shape (p, outputs)."""
         return self.spec.flat & self.spec.free
+
+    @cached_property
+    def faults(self):
+        """Of each response whose mode is not there or not alone: its number, and why."""
+        responses = range(self.spec.outputs.n_responses)
+        return [(one, fault) for one in responses if (fault := self.fault(one, with_intercept=True))]
 
     def fault(self, response, *, with_intercept):
         """Why a response has no mode or no proper posterior: a Fault, or None."""
@@ -145,9 +151,12 @@ def some_columns(X, chosen):
     return X.some_columns(chosen).T if len(X) * chosen.sum() <= SMALL_COLUMNS else None
 
 
-def warn_of_fit(fitted):
-    """At most one warning each on the mode and on the dispersion."""
-    _warn_of_mode(fitted)
+def warn_of_fit(fitted, *, faults=True):
+    """At most one warning each on the mode and on the dispersion.
+
+    Without `faults` there is no look at the data for what the mode may lack.
+    """
+    _warn_of_mode(fitted, fitted.faults if faults else [])
     spec = fitted.spec
     if not spec.form.samples_scale or spec.form.family.scale_shapes_mean:
         return
@@ -167,14 +176,12 @@ def warn_of_fit(fitted):
         )
 
 
-def _warn_of_mode(fitted):
+def _warn_of_mode(fitted, faults):
     """Name the cause of a fit that did not converge, or is not unique."""
-    outputs = range(fitted.spec.outputs.n_responses)
-    faults = [(output, fault) for output in outputs if (fault := fitted.fault(output, with_intercept=True))]
     if faults:
         output, fault = faults[0]
-        several = fitted.spec.outputs.several
-        where = f" (output {output}; {len(faults)} of {len(outputs)} are affected)" if several else ""
+        outputs = fitted.spec.outputs
+        where = f" (output {output}; {len(faults)} of {outputs.n_responses} are affected)" if outputs.several else ""
         effect = "has no finite optimum" if fault.is_unbounded else "is one of many, that of smallest norm"
         message = f"The fit{where} {effect}, for {fault.cause}. {fault.remedy}".strip()
         warn_user(message, ConvergenceWarning)

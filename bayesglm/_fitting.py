@@ -20,7 +20,18 @@ from bayesglm._sparse_smooth import find_sparse_smooth_modes
 from bayesglm._working_set import find_sparse_modes
 from bayesglm.priors import bound
 
-__all__ = ["Setup", "Start", "fit_path", "make_problems"]
+__all__ = [
+    "TINY_SIZE",
+    "Setup",
+    "Start",
+    "dispersions",
+    "first_scale",
+    "fit_path",
+    "make_form",
+    "make_problems",
+    "make_spec",
+    "tolerance",
+]
 
 # Penalties with kinks: features and entries of X up to which all features are solved for at once.
 SMALL_WIDTH, SMALL_SIZE = 256, 10**6
@@ -96,9 +107,9 @@ def fit_path(setup, strengths, *, for_sampling=False, start=None, rough=False):
         fits = []
         for strength, batches, modes_and_scales in zip(strengths, split, zip(*found, strict=True), strict=True):
             modes, scales = zip(*modes_and_scales, strict=True)
-            spec = _make_spec(setup, strength, batches, scales)
+            spec = make_spec(setup, strength, batches, scales)
             n_dropped = 0 if setup.missing is None else int(setup.missing.sum())
-            fits.append(Fitted(data, batches, list(modes), spec, _tolerance(parts, data.X.dtype), n_dropped))
+            fits.append(Fitted(data, batches, list(modes), spec, tolerance(parts, data.X.dtype), n_dropped))
     return fits
 
 
@@ -171,14 +182,12 @@ def _fit_batch(X, data, batch, parts, start, effort, n_paths=None):
     Problems b, b + n_paths, b + 2 n_paths ... differ in their strengths alone.
     """
     effort = effort._replace(n_paths=n_paths or len(batch.y))
-    family = parts.family
-    scale = np.full(len(batch.y), family.scale if isinstance(family.scale, numbers.Real) else 1.0, data.X.dtype)
+    family, scale = parts.family, first_scale(parts, batch)
     modes = _find_modes(X, data, batch, scale, start, parts, effort)
     if isinstance(family.scale, numbers.Real):
         return modes, scale
     if not family.scale_shapes_mean:
-        freedom = batch.outputs.shape[1] * data.weight.sum() - modes.edf.sum(1)
-        return modes, np.where(freedom >= 1, modes.pearson.sum(1) / np.where(freedom >= 1, freedom, 1), np.nan)
+        return modes, dispersions(modes, data.weight.sum())
     for _ in range(MAX_SCALE_STEPS):
         arguments = X, data.weight, batch.y, batch.offset, modes.coef, modes.intercept
         if isinstance(X, SparseMatrix):
@@ -192,10 +201,22 @@ def _fit_batch(X, data, batch, parts, start, effort, n_paths=None):
     return modes, scale
 
 
+def first_scale(parts, batch):
+    """The family's second parameter of the problems of a batch (B,) where it is given; 1 where it is not."""
+    given = parts.family.scale
+    return np.full(len(batch.y), given if isinstance(given, numbers.Real) else 1.0, batch.y.dtype)
+
+
+def dispersions(modes, total):
+    """Pearson's estimate for the problems of a batch (B,), at a sum of weights; NaN without degrees of freedom."""
+    freedom = modes.coef.shape[2] * total - modes.edf.sum(1)
+    return np.where(freedom >= 1, modes.pearson.sum(1) / np.where(freedom >= 1, freedom, 1), np.nan)
+
+
 def _find_modes(X, data, batch, scale, start, parts, effort):
     """Modes of a batch."""
     (n_samples, n_features), dtype = X.shape, data.X.dtype
-    tol = _tolerance(parts, dtype)
+    tol = tolerance(parts, dtype)
     static = {"family": type(parts.family), "link": parts.link, "fit_intercept": parts.fit_intercept}
     if start is None:
         shape = batch.outputs.shape
@@ -236,7 +257,8 @@ def _is_alike(batch):
     return np.allclose(batch.strength * largest[0], batch.strength[0] * largest, rtol=1e-12, atol=0)
 
 
-def _tolerance(parts, dtype):
+def tolerance(parts, dtype):
+    """Largest correlation of a feature with the residuals that optimality leaves."""
     if parts.tol is not None:
         return parts.tol
     return 1e-10 if dtype == np.float64 else 2e-6
@@ -260,7 +282,22 @@ def _of_smallest_norm(modes, data, batch, parts):
     return modes._replace(coef=coef, intercept=intercept)
 
 
-def _make_spec(setup, strength, batches, scales):
+def make_form(setup):
+    """What decides the compiled programs of a Setup."""
+    parts, family = setup.parts, setup.parts.family
+    fixed = isinstance(family.scale, numbers.Real)
+    return Form(
+        type(family),
+        parts.link,
+        type(parts.prior),
+        samples_scale=not fixed,
+        conditional_prior=parts.conditional_prior and not fixed and not family.scale_shapes_mean,
+        n_classes=setup.outputs.n_classes,
+        fit_intercept=parts.fit_intercept,
+    )
+
+
+def make_spec(setup, strength, batches, scales):
     """Everything of the Bayesian model that the fit fixes."""
     parts, data = setup.parts, setup.data
     family = parts.family
@@ -272,17 +309,8 @@ def _make_spec(setup, strength, batches, scales):
     for block, value in zip(blocks, np.concatenate(scales), strict=True):
         scale[block] = value
         spread[block] = np.sqrt(variance[block].mean()) or 1.0
-    fixed = isinstance(family.scale, numbers.Real)
     return Spec(
-        form=Form(
-            type(family),
-            parts.link,
-            type(parts.prior),
-            samples_scale=not fixed,
-            conditional_prior=parts.conditional_prior and not fixed and not family.scale_shapes_mean,
-            n_classes=setup.outputs.n_classes,
-            fit_intercept=parts.fit_intercept,
-        ),
+        form=make_form(setup),
         layout=setup.layout,
         outputs=setup.outputs,
         strength=strength,

@@ -15,7 +15,15 @@ from bayesglm._passes import moments
 from bayesglm._quadratic import trace_of_hat
 from bayesglm._smooth import minimize_smooth
 
-__all__ = ["Mode", "find_modes", "find_smooth_modes", "likeliest_scale", "pearson", "start_of_intercept"]
+__all__ = ["Mode", "Seen", "find_modes", "find_smooth_modes", "likeliest_scale", "pearson", "start_of_intercept"]
+
+
+class Seen(NamedTuple):
+    """Samples that are gone, of a batch of B problems, and those that are there."""
+
+    total: Any  # () sum of the weights of all
+    square: Any  # (p,) mean squares of the features of all around their means; 0 where they are constant
+    pasts: Any  # Past with leaves (B, ...), of those that are gone, times their share of the weights
 
 
 class Mode(NamedTuple):
@@ -32,7 +40,7 @@ class Mode(NamedTuple):
 
 
 def _find_modes(
-    X, weight, y, offset, strength, free, scale, start, tol, max_iter, *,
+    X, weight, y, offset, strength, free, scale, start, tol, max_iter, seen=None, *,
     family, link, prior, n_paths, rough, fit_intercept,
 ):  # fmt: skip
     """Penalized fits of a batch of problems.
@@ -55,6 +63,8 @@ def _find_modes(
         from the mean of y.
     tol, max_iter : numbers
         As for `minimize`.
+    seen : Seen, optional
+        Samples that are gone. X then comes centered near the mean.
     family, prior : type
         Of `bayesglm.observation_models` and `bayesglm.priors`.
     link : Link
@@ -68,12 +78,16 @@ def _find_modes(
     -------
     Mode
     """
-    share = weight / jnp.sum(weight)
-    center, square = moments(X, share, centered=fit_intercept)
+    if seen is None:
+        share = weight / jnp.sum(weight)
+        center, square = moments(X, share, centered=fit_intercept)
+    else:
+        share, center, square = weight / seen.total, jnp.zeros(X.shape[1], X.dtype), seen.square
     features = jnp.where(square[:, None] > 0, (X - center).T, 0.0)
+    pasts = None if seen is None else seen.pasts
 
     def solve(before, problem):
-        y, offset, strength, free, scale, (coef, intercept) = problem
+        y, offset, strength, free, scale, (coef, intercept), past = problem
         *last, hessian = before
         given = ~jnp.any(jnp.isnan(intercept))
         coef, intercept = jax.tree.map(
@@ -82,7 +96,7 @@ def _find_modes(
         solution = minimize(
             features, square, len(square), y, share, offset, strength, free, (coef, intercept), exact_gram=not rough,
             joint=family.joint, loss=partial(family.nll, link=link, scale=scale), mean=link.inverse, prior=prior,
-            tol=tol, max_iter=max_iter, fit_intercept=fit_intercept, hessian=hessian,
+            tol=tol, max_iter=max_iter, fit_intercept=fit_intercept, hessian=hessian, past=past,
         )  # fmt: skip
         coef = solution.coef
         trace, pivot = trace_of_hat(solution.hessian.gram, coef, strength, free, prior)
@@ -99,14 +113,14 @@ def _find_modes(
         return (coef, solution.intercept, solution.hessian), mode
 
     def solve_path(problems):
-        y, offset, _, free, _, (coef, _) = jax.tree.map(lambda leaf: leaf[0], problems)
+        y, offset, _, free, _, (coef, _), _ = jax.tree.map(lambda leaf: leaf[0], problems)
         blank = blank_hessian(len(square), y.shape, X.dtype, joint=family.joint)
         begin = jnp.zeros_like(coef), start_of_intercept(y, offset, share, link, fit_intercept), blank
         return jax.lax.scan(solve, begin, problems)[1]
 
     problems = jax.tree.map(
         lambda leaf: jnp.swapaxes(leaf.reshape(-1, n_paths, *leaf.shape[1:]), 0, 1),
-        (y, offset, strength, free, scale, start),
+        (y, offset, strength, free, scale, start, pasts),
     )
     # Problems differ in how long they take: a processor does not wait for the longest, an accelerator does.
     together = None if jax.default_backend() == "cpu" else n_paths

@@ -11,6 +11,7 @@ __all__ = [
     "check_counts",
     "label_array",
     "missing_labels",
+    "read_classes",
     "read_labels",
     "read_offset",
     "read_successes",
@@ -130,6 +131,17 @@ def read_labels(y, n_samples, dtype, classes=None, *, missing=False):
     indicators = (numbers[..., None] == np.arange(len(classes))).astype(dtype)
     indicators[lost] = np.nan
     return indicators.reshape(n_samples, -1), classes, array.ndim == 2
+
+
+def read_classes(classes):
+    """Labels (classes,), of any order, in ascending order."""
+    array = np.asarray(classes)
+    if array.ndim != 1 or missing_labels(array).any():
+        raise ValueError(f"classes must be a list of labels, none of them missing; got {classes!r}.")
+    distinct = _distinct(array)
+    if len(distinct) < 2 or len(distinct) < len(array):
+        raise ValueError(f"classes must hold at least two labels, each once; got {array.tolist()}.")
+    return distinct
 
 
 def label_array(y, n_samples):

@@ -8,7 +8,7 @@ from bayesglm._bayesian import BayesianGLM
 from bayesglm._estimator import targets_of_formula
 from bayesglm._options import drops_missing, resolve
 from bayesglm._problem import Outputs
-from bayesglm._targets import label_array, missing_labels, read_labels, read_weights
+from bayesglm._targets import label_array, missing_labels, read_classes, read_labels, read_weights
 from bayesglm.observation_models import CategoricalObservations
 
 __all__ = ["GLM", "ClassifierGLM", "PopulationGLM"]
@@ -206,6 +206,28 @@ class ClassifierGLM(BayesianGLM):
         tags.target_tags.positive_only = False
         tags.input_tags.sparse = False
         return tags
+
+    def partial_fit(self, X, y=None, classes=None, *, sample_weight=None, offset=None):
+        """Fit to more samples, together with those of the calls before: see `GLM.partial_fit`.
+
+        Parameters
+        ----------
+        X, y, sample_weight, offset
+            As in `fit`.
+        classes : array_like
+            All labels that may come; the first call needs them.
+
+        Returns
+        -------
+        self
+        """
+        known = vars(self).get("classes_")
+        if classes is None and known is None:
+            raise ValueError("classes must hold all labels that may come, at the first call of partial_fit; got None.")
+        given = known if classes is None else read_classes(classes)
+        if known is not None and not np.array_equal(known, given):
+            raise ValueError(f"classes must be those of the calls before, {known.tolist()}; got {given.tolist()}.")
+        return self._fit_more(X, y, sample_weight, offset, given)
 
     def predict(self, X, *, offset=None):
         """Label of the most probable class, shape (n,) or (n, responses); nothing of X may be missing."""

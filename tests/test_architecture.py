@@ -23,11 +23,12 @@ LEVELS = [
     {"_hmc", "_laplace", "_nuts"},
     {"_fitted", "_draws", "_engines", "_score", "_prior_summary", "_summary"},
     {"_fitting"},
-    {"_inference_data", "_cross_validation", "_leave_one_out"},
+    {"_stream", "_inference_data", "_cross_validation", "_leave_one_out"},
     {"_sampling"},
     {"_evidence"},
     {"_hyperpriors"},
     {"_estimator"},
+    {"_incremental"},
     {"_bayesian"},
     {"glm"},
     {"model_selection", "interop", "saving", "_plot_arguments"},
@@ -37,7 +38,18 @@ LEVELS = [
 ]
 DOORS = {
     "sklearn": {
-        *("_design", "_estimator", "_bayesian", "glm", "model_selection", "_targets", "_fitted", "_evidence", "plots"),
+        *(
+            "_design",
+            "_estimator",
+            "_incremental",
+            "_bayesian",
+            "glm",
+            "model_selection",
+            "_targets",
+            "_fitted",
+            "_evidence",
+            "plots",
+        ),
         *("_plot_arguments",),
         "interop",
     },
