@@ -361,7 +361,7 @@ class BayesianGLM(IncrementalGLM):
 
         That of the normal approximation of the posterior at the mode; NaN where a parameter is held at zero, as the
         intercept is without `fit_intercept`. It is computed when asked for, from the data of the fit, which stay with
-        the model but not with pickles of it: for a container X these are a copy.
+        the model but not with pickles of it (for a container X these are a copy), or from what `partial_fit` keeps.
         """
         covariance, outputs = self._covariance(), self._spec().outputs
         if outputs.classes is None:
@@ -390,8 +390,15 @@ class BayesianGLM(IncrementalGLM):
         return dict(zip(found._fields, values, strict=True))
 
     def _covariance(self, *, expected=False):
-        from bayesglm._summary import mode_covariance
+        from bayesglm._summary import mode_covariance, remembered_covariance
 
+        if "memory_" in vars(self):
+            if expected:
+                raise ValueError(
+                    'information must be "observed" after partial_fit, which keeps that one; got "expected".'
+                )
+            spec, coef, _ = self._mode(needs_dispersion=True)
+            return remembered_covariance(self.memory_, spec, coef)
         return mode_covariance(self._training_data(), *self._mode(needs_dispersion=True), expected=expected)
 
     def _mode(self, *, needs_dispersion=False):
@@ -402,6 +409,11 @@ class BayesianGLM(IncrementalGLM):
     def _training_data(self):
         """Data of the fit."""
         self._spec()
+        if "memory_" in vars(self):
+            raise NotFittedError(
+                f"This {type(self).__name__} no longer has the samples of its fit, which partial_fit does not keep: "
+                "call fit with all of them."
+            )
         if "training_data_" not in vars(self):
             raise NotFittedError(
                 f"This {type(self).__name__} no longer has the data of its fit, which files and pickles leave behind, "

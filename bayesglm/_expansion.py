@@ -13,7 +13,7 @@ from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
 from bayesglm._passes import joint_curvature, value_and_slope
 
-__all__ = ["Expansion", "covariances", "expand", "loss_slopes", "slopes"]
+__all__ = ["Expansion", "covariances", "covariances_from", "expand", "loss_slopes", "slopes"]
 
 # Squared pivot of the scaled Hessian below which it is taken to be singular.
 SINGULAR_PIVOT = 1e-13
@@ -98,7 +98,24 @@ def covariances(X, curvature, strength, coef, free, total, prior, fit_intercept)
         If H is singular.
     """
     active = free & ((coef != 0) | ~np.asarray(prior.has_kink(strength)))
-    hessian, designs, _ = _hessian(X, curvature, strength, coef, active, total, prior, fit_intercept)
+    hessian, _, n_intercepts = _hessian(X, curvature, strength, coef, active, total, prior, fit_intercept)
+    return _inverse(hessian, active, _places(active, n_intercepts))
+
+
+def covariances_from(hessian, strength, coef, free, total, prior, n_intercepts):
+    """As `covariances`, from the second derivatives (m, 1 + p, m, 1 + p) of the losses, times weights.
+
+    Only the first `n_intercepts` of the intercepts move.
+    """
+    active = free & ((coef != 0) | ~np.asarray(prior.has_kink(strength)))
+    places = _places(active, n_intercepts)
+    whole = hessian.reshape(coef.shape[1] * hessian.shape[1], -1)[np.ix_(places, places)]
+    whole[n_intercepts:, n_intercepts:] += total * _bend(coef, active, strength, prior)
+    return _inverse(whole, active, places)
+
+
+def _inverse(hessian, active, places):
+    """Inverse of H, put at its places among all parameters; see `covariances`."""
     unit = np.sqrt(np.diag(hessian))
     if not (unit > 0).all():
         raise np.linalg.LinAlgError("a parameter changes nothing")
@@ -106,17 +123,17 @@ def covariances(X, curvature, strength, coef, free, total, prior, fit_intercept)
     if np.diag(factor[0]).min(initial=1.0) ** 2 < SINGULAR_PIVOT:
         raise np.linalg.LinAlgError("parameters are collinear")
     inverse = cho_solve(factor, np.eye(len(unit))) / unit / unit[:, None]
-    m, width = len(designs), 1 + len(coef)
-    places = np.concatenate([np.arange(len(inverse) - int(active.sum())) * width, _places(active)])
+    m, width = active.shape[1], 1 + len(active)
     found = np.full((m * width, m * width), np.nan)
     found[np.ix_(places, places)] = inverse
     return found.reshape(m, width, m, width)
 
 
-def _places(active):
-    """Where active coefficients are in the rows (output, intercept and coefficients), in the order of features."""
+def _places(active, n_intercepts):
+    """Where some intercepts, then active coefficients, are among the parameters (output, intercept, coefficients)."""
     features, outputs = np.nonzero(active)
-    return outputs * (1 + len(active)) + 1 + features
+    width = 1 + len(active)
+    return np.concatenate([np.arange(n_intercepts) * width, outputs * width + 1 + features])
 
 
 def _hessian(X, curvature, strength, coef, active, total, prior, fit_intercept):

@@ -60,8 +60,9 @@ class Memory:
     hessian : numpy.ndarray, shape (R, K, P, K, P)
     grad : numpy.ndarray, shape (R, K, P)
         At parameters of zero.
-    pearson : numpy.ndarray, shape (R,)
-        Pearson's chi-square statistic, carried to parameters of zero by twice the losses.
+    pearson, pearson_grad : numpy.ndarray, shape (R,) and (R, K, P)
+        Pearson's chi-square statistic, and its gradient, at parameters of zero; its second derivatives are taken to be
+        twice those of the losses.
     slope_square : numpy.ndarray, shape (R,)
         Sum of weight * slope^2.
     """
@@ -71,10 +72,11 @@ class Memory:
     hessian: Any
     grad: Any
     pearson: Any
+    pearson_grad: Any
     slope_square: Any
 
     def __add__(self, other):
-        names = ("moments", "hessian", "grad", "pearson", "slope_square")
+        names = ("moments", "hessian", "grad", "pearson", "pearson_grad", "slope_square")
         return Memory(self.center, *(getattr(self, name) + getattr(other, name) for name in names))
 
     def parameters(self, coef, intercept):
@@ -85,9 +87,21 @@ class Memory:
         """What the second derivatives add to `grad` at parameters (R, K, P)."""
         return np.einsum("rkplq,rlq->rkp", self.hessian, parameters)
 
-    def loss(self, parameters):
-        """The losses of each response (R,), less those at parameters of zero."""
-        return np.einsum("rkp,rkp->r", parameters, self.grad + self.pull(parameters) / 2)
+    def chi_square(self, parameters):
+        """Pearson's statistic of each response (R,) at parameters (R, K, P)."""
+        return self.pearson + np.einsum("rkp,rkp->r", parameters, self.pearson_grad + self.pull(parameters))
+
+    def second_derivatives(self, outputs):
+        """Those of a problem, some outputs (m,), by its parameters in the features as they are: (m, P, m, P)."""
+        (_, n_classes, width), m = self.grad.shape, len(outputs)
+        shift = np.eye(width)
+        shift[0, 1:] = self.center
+        if n_classes > 1:
+            whole = self.hessian[outputs[0] // n_classes]
+        else:
+            whole = np.zeros((m, width, m, width))
+            whole[np.arange(m), :, np.arange(m)] = self.hessian[outputs, 0, :, 0]
+        return np.einsum("pa,kplq,qb->kalb", shift, whole, shift, optimize=True)
 
     def past(self, outputs, total):
         """The losses of a problem, some outputs (m,), on the scale of a mean over samples of weight `total`."""
@@ -144,14 +158,18 @@ def remember(fitted, center=None):
             hessian=hessian,
             grad=np.zeros(shape),
             pearson=np.zeros(shape[0]),
+            pearson_grad=np.zeros(shape),
             slope_square=slope_square,
         )
         at = found.parameters(fitted.coef, fitted.intercept)
         found = replace(found, grad=grad - found.pull(at))
         if form.family.joint:
             return found
-        chi_square = np.asarray(pearson(y, eta, weight, scale, form.family, form.link))
-        return replace(found, pearson=chi_square - 2 * found.loss(at))
+        settings = weight, scale, form.family, form.link
+        slope = np.asarray(jax.grad(lambda eta: pearson(y, eta, *settings).sum())(eta))
+        bent = (slope.T @ design)[:, None] - 2 * found.pull(at)
+        found = replace(found, pearson_grad=bent)
+        return replace(found, pearson=np.asarray(pearson(y, eta, *settings)) - found.chi_square(at))
 
 
 def fit_with(setup, strength, memory, spec, start):
@@ -193,7 +211,7 @@ def fit_with(setup, strength, memory, spec, start):
         fitted = Fitted(data, batches, found, spec, tolerance(parts, X.dtype))
         scales = [first_scale(parts, batch) for batch in batches]
         if not isinstance(parts.family.scale, numbers.Real):
-            gone = memory.pearson + 2 * memory.loss(memory.parameters(fitted.coef, fitted.intercept))
+            gone = memory.chi_square(memory.parameters(fitted.coef, fitted.intercept))
             whole = [
                 modes._replace(pearson=modes.pearson + gone[b.outputs]) for modes, b in zip(found, batches, strict=True)
             ]
@@ -201,4 +219,5 @@ def fit_with(setup, strength, memory, spec, start):
         new = make_spec(setup, strength, batches, scales)
     # The spread of y is that of the first batch.
     new = replace(new, total=seen.total, k=new.k * (seen.total / new.total), y_spread=spec.y_spread)
-    return replace(fitted, spec=new)
+    n_dropped = 0 if setup.missing is None else int(setup.missing.sum())
+    return replace(fitted, spec=new, n_dropped=n_dropped)

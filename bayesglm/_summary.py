@@ -6,13 +6,13 @@ import jax
 import numpy as np
 from scipy.special import ndtri
 
-from bayesglm._expansion import covariances, expand, loss_slopes
+from bayesglm._expansion import covariances, covariances_from, expand, loss_slopes
 from bayesglm._model import rates
 from bayesglm._passes import own_curvature
-from bayesglm._problem import against_last, make_batches
+from bayesglm._problem import Data, against_last, make_batches
 from bayesglm.priors import bound
 
-__all__ = ["Criteria", "fit_criteria", "mode_covariance", "standard_errors", "summary_table"]
+__all__ = ["Criteria", "fit_criteria", "mode_covariance", "remembered_covariance", "standard_errors", "summary_table"]
 
 # Correlation of a feature with the slopes of the loss up to which a fit is that of the data, and the same beside the
 # linear predictors.
@@ -53,25 +53,54 @@ def mode_covariance(data, spec, coef, intercept, *, expected):
     ValueError
         If the data are no longer those of the fit, or leave some direction without curvature.
     """
+    problems = _problems(data, spec, coef, intercept, expected)
+    return _assemble(((problem.outputs, covariances(*problem.arguments)) for problem in problems), spec, len(coef))
+
+
+def remembered_covariance(memory, spec, coef):
+    """`mode_covariance` of a fit to samples that are gone.
+
+    Parameters
+    ----------
+    memory : Memory
+    spec : Spec
+    coef : (p, outputs)
+    """
+    n_features, n_outputs = coef.shape
+    nothing = np.zeros((0, n_outputs))
+    data, form = Data(np.zeros((0, n_features)), nothing, np.zeros(0), nothing), spec.form
+
+    def inverses():
+        with jax.enable_x64(True):
+            for outputs, strength, free in _split(data, spec):
+                n_intercepts = (len(outputs) - form.family.joint) * form.fit_intercept
+                hessian = memory.second_derivatives(outputs)
+                arguments = strength, coef[:, outputs], free, spec.total, form.prior
+                yield outputs, covariances_from(hessian, *arguments, n_intercepts)
+
+    return _assemble(inverses(), spec, n_features)
+
+
+def _assemble(inverses, spec, n_features):
+    """Covariances, see `mode_covariance`, of all outputs from pairs of some outputs and the inverse of their H."""
     if not (spec.scale > 0).all():
         raise ValueError("scale_ is 0: the fit leaves no residuals, and with them no uncertainty to tell.")
-    outputs, width = spec.outputs, 1 + len(coef)
+    outputs, width, phi = spec.outputs, 1 + n_features, np.asarray(spec.form.family.phi(spec.scale))
     found = np.empty((outputs.n_responses, outputs.n_classes, width, outputs.n_classes, width))
-    for problem in _problems(data, spec, coef, intercept, expected):
-        try:
-            inverse = covariances(*problem.arguments)
-        except np.linalg.LinAlgError as error:
-            raise ValueError(
-                "The mode has no covariance: some parameters, or combinations of them, change nothing. Give them a "
-                "regularizer_strength, or drop features, such as a constant beside the intercept."
-            ) from error
-        if outputs.classes is not None:
-            response = problem.outputs[0] // outputs.n_classes
-            found[response] = _of_balanced(inverse, np.append(spec.form.fit_intercept, spec.shared_shifts[:, response]))
-            continue
-        phi = np.asarray(spec.form.family.phi(spec.scale))[problem.outputs]
-        for place, output in enumerate(problem.outputs):
-            found[output, 0, :, 0] = phi[place] * inverse[place, :, place]
+    try:
+        for some, inverse in inverses:
+            if outputs.classes is not None:
+                response = some[0] // outputs.n_classes
+                shifts = np.append(spec.form.fit_intercept, spec.shared_shifts[:, response])
+                found[response] = _of_balanced(inverse, shifts)
+                continue
+            for place, output in enumerate(some):
+                found[output, 0, :, 0] = phi[output] * inverse[place, :, place]
+    except np.linalg.LinAlgError as error:
+        raise ValueError(
+            "The mode has no covariance: some parameters, or combinations of them, change nothing. Give them a "
+            "regularizer_strength, or drop features, such as a constant beside the intercept."
+        ) from error
     return found
 
 
@@ -184,19 +213,23 @@ def _problems(data, spec, coef, intercept, expected):
     coef = coef.astype(np.float64)
     eta = offset + intercept + X @ coef
     with jax.enable_x64(True):
-        free = against_last(spec.flat, spec.free, spec.outputs)
-        strength = bound(spec.strength, spec.positive)
-        for batch in make_batches(data, strength, free, n_classes=spec.outputs.n_classes):
-            for b, outputs in enumerate(batch.outputs):
-                strength = jax.tree.map(lambda leaf: leaf[b], batch.strength)  # noqa: B023
-                slope, curvature = loss_slopes(
-                    y[:, outputs], eta[:, outputs], weight, spec.form, spec.scale[outputs], expected=expected
-                )
-                curvature = weight.reshape(-1, *(1,) * (curvature.ndim - 1)) * curvature
-                settings = weight.sum(), spec.form.prior, spec.form.fit_intercept
-                arguments = X, curvature, strength, coef[:, outputs], batch.free[b], *settings
-                _check_stationary(weight[:, None] * slope, eta[:, outputs], weight, *arguments)
-                yield _Problem(outputs, curvature, arguments)
+        for outputs, strength, free in _split(data, spec):
+            slope, curvature = loss_slopes(
+                y[:, outputs], eta[:, outputs], weight, spec.form, spec.scale[outputs], expected=expected
+            )
+            curvature = weight.reshape(-1, *(1,) * (curvature.ndim - 1)) * curvature
+            settings = weight.sum(), spec.form.prior, spec.form.fit_intercept
+            arguments = X, curvature, strength, coef[:, outputs], free, *settings
+            _check_stationary(weight[:, None] * slope, eta[:, outputs], weight, *arguments)
+            yield _Problem(outputs, curvature, arguments)
+
+
+def _split(data, spec):
+    """Outputs of each problem, their strength, and which of their coefficients are free."""
+    free = against_last(spec.flat, spec.free, spec.outputs)
+    for batch in make_batches(data, bound(spec.strength, spec.positive), free, n_classes=spec.outputs.n_classes):
+        for b, outputs in enumerate(batch.outputs):
+            yield outputs, jax.tree.map(lambda leaf: leaf[b], batch.strength), batch.free[b]  # noqa: B023
 
 
 def _check_stationary(slope, eta, weight, X, curvature, strength, coef, free, total, prior, fit_intercept):

@@ -83,6 +83,8 @@ class GLM(BayesianGLM):
         Where X is a data frame.
     posterior_ : xarray.DataTree
         After `sample`.
+    memory_ : object
+        After `partial_fit`: what it keeps of the samples.
     """
 
     _population = False

@@ -21,6 +21,7 @@ from bayesglm._model import Hyper, Spec
 from bayesglm._numpyro import dist, is_distribution, own_dist
 from bayesglm._posterior import Form
 from bayesglm._problem import Outputs
+from bayesglm._stream import Memory, Moments
 from bayesglm.glm import GLM, ClassifierGLM, PopulationGLM
 
 __all__ = ["load", "save"]
@@ -31,7 +32,10 @@ FAMILIES = {name: getattr(observation_models, name) for name in observation_mode
 PRIORS = {name: getattr(priors, name) for name in priors.__all__}
 PRIORS |= {prior.__name__: prior for prior in priors.NONNEGATIVE.values()}
 RECORDS: dict[str, type] = (
-    FAMILIES | PRIORS | {"Spec": Spec, "Form": Form, "Hyper": Hyper, "Outputs": Outputs, "Link": links.Link}
+    FAMILIES
+    | PRIORS
+    | {"Spec": Spec, "Form": Form, "Hyper": Hyper, "Outputs": Outputs, "Link": links.Link}
+    | {"Memory": Memory, "Moments": Moments}
 )
 PLAIN = (bool, str, type(None))
 INDEX = "model.json"
