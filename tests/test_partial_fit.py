@@ -62,10 +62,10 @@ def assert_same(one, other, rtol=1e-8):
         {"regularizer": "Ridge", "regularizer_strength": 0.1},
         {"regularizer": "Lasso", "regularizer_strength": 0.1},
         {"regularizer": "ElasticNet", "regularizer_strength": (0.1, 0.5), "fit_intercept": False},
-        {"regularizer": "GroupLasso", "regularizer_strength": 0.1},
+        pytest.param({"regularizer": "GroupLasso", "regularizer_strength": 0.1}, marks=pytest.mark.slow),
         {"regularizer": "Ridge", "regularizer_strength": 0.1, "positive": True},
     ],
-    ids=lambda settings: "-".join(map(str, settings.values())),
+    ids=["Ridge", "Lasso", "ElasticNet", "GroupLasso", "positive"],
 )
 def test_gaussian_observations_lose_nothing(settings, X, rng):
     y, weight, offset = means(X) + rng.normal(size=N), rng.integers(0, 3, N) * 1.0, rng.normal(size=N)
@@ -82,6 +82,7 @@ def test_batches_smaller_than_the_number_of_features(X, rng):
     assert_same(stream(whole, X, y, size=3), whole, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_groups_that_span_outputs_masks_and_leaves(X, rng):
     Y = means(X)[:, None] * [1.0, 2.0, 0.0] + rng.normal(size=(N, 3))
     groups = np.zeros((2, P, 3))
@@ -95,8 +96,11 @@ def test_groups_that_span_outputs_masks_and_leaves(X, rng):
     assert_same(stream(masked, leaves, Y), masked)
 
 
-@pytest.mark.parametrize("family", ["Poisson", "Bernoulli", "Gamma", NegativeBinomialObservations(2.0)], ids=str)
-@pytest.mark.parametrize("regularizer", ["Ridge", "Lasso"])
+@pytest.mark.parametrize(
+    ("family", "regularizer"),
+    [("Poisson", "Ridge"), ("Bernoulli", "Lasso"), ("Gamma", "Ridge"), (NegativeBinomialObservations(2.0), "Lasso")],
+    ids=["Poisson", "Bernoulli", "Gamma", "NegativeBinomial"],
+)
 def test_other_families_are_close(family, regularizer, X, rng):
     y = {
         "Poisson": lambda: rng.poisson(np.exp(means(X))),
@@ -113,7 +117,10 @@ def test_other_families_are_close(family, regularizer, X, rng):
     np.testing.assert_allclose(parts.scale_, whole.scale_, rtol=0.02)
 
 
-@pytest.mark.parametrize(("regularizer", "strength"), [("Ridge", 0.01), ("GroupLasso", 0.01), (None, None)])
+@pytest.mark.parametrize(
+    ("regularizer", "strength"),
+    [("Ridge", 0.01), *(pytest.param(*pair, marks=pytest.mark.slow) for pair in (("GroupLasso", 0.01), (None, None)))],
+)
 def test_classes(regularizer, strength, X, rng):
     X = X[:, :4]
     y = np.array(["u", "v", "w"])[(means(X)[:, None] * [0, 1, -1] + rng.gumbel(size=(N, 3))).argmax(1)]
