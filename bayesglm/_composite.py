@@ -74,13 +74,16 @@ class Past(NamedTuple):
     """Samples that are gone: a quadratic function of coefficients and intercepts, on the scale of F."""
 
     hessian: Hessian  # intercepts not profiled out; of the `curvature` there is nothing left
-    grad: Any  # (p, m) at zero
-    slope: Any  # (m,) at zero, by the intercepts
+    coef: Any  # (p, m) and, below, (m,): a point nearby
+    intercept: Any
+    grad: Any  # (p, m) there
+    slope: Any  # (m,) there, by the intercepts
     square: Any  # () sum of weight * slope^2 of their losses
 
     def slopes(self, coef, intercept):
         """Derivatives by the coefficients (p, m) and the intercepts (m,)."""
         gram, total = self.hessian.gram, self.hessian.total
+        coef, intercept = coef - self.coef, intercept - self.intercept
         if total.ndim == 1:
             pull, push = jnp.einsum("mpq,qm->pm", gram, coef), total * intercept
         else:
@@ -89,9 +92,13 @@ class Past(NamedTuple):
         return grad, self.slope + push + self.hessian.by_intercept(coef)
 
     def value(self, coef, intercept):
-        """The quadratic function, 0 at zero."""
+        """The quadratic function, 0 at the point nearby."""
         grad, slope = self.slopes(coef, intercept)
-        return (jnp.sum(coef * (grad + self.grad)) + intercept @ (slope + self.slope)) / 2
+        by_coef, by_intercept = (
+            (coef - self.coef) * (grad + self.grad),
+            (intercept - self.intercept) * (slope + self.slope),
+        )
+        return (jnp.sum(by_coef) + jnp.sum(by_intercept)) / 2
 
     @property
     def own(self):
@@ -201,7 +208,8 @@ def minimize(
 
     def past_noise(coef, intercept):
         """What the terms of the past's slopes come to, in the unit of a slope."""
-        return jnp.sum(past.own * (1 + jnp.abs(intercept) + jnp.sqrt(square) @ jnp.abs(coef)))
+        size = jnp.abs(intercept - past.intercept) + jnp.sqrt(square) @ jnp.abs(coef - past.coef)
+        return jnp.sum(past.own * (1 + jnp.abs(intercept) + size))
 
     def evaluate(at):
         coef, intercept, hessian, before, length, n_iter, stuck, _ = at

@@ -29,7 +29,8 @@ class IncrementalGLM(PenalizedGLM):
         prior), they are kept whole. `fit` begins anew.
 
         The strength may change from call to call, and sets its penalty against the mean loss over all samples so far.
-        Everything is in double precision. Batches of one size compile once.
+        Everything is in double precision. Batches of one size compile once. Where features without a prior are collinear,
+        one of the fits that are as good is found, after the first call not that of smallest norm.
 
         Parameters
         ----------
@@ -64,7 +65,8 @@ class IncrementalGLM(PenalizedGLM):
         setup = setup._replace(data=Data(*setup.data.in_double(), setup.data.trials))
         if last is not None:
             _check_alike(setup, last)
-            dropped = self.n_samples_dropped_
+            # The names of columns are those of the first call.
+            setup, dropped = setup._replace(layout=last.layout), self.n_samples_dropped_
         if memory is None:
             if last is not None:
                 setup = setup._replace(data=_joined(self._samples_so_far(), setup.data))
@@ -77,7 +79,7 @@ class IncrementalGLM(PenalizedGLM):
             self._set_fitted(fitted, self.regularizer_strength)
         self.n_samples_dropped_ += dropped
         if memory is not None or not any(fault.is_unbounded for _, fault in fitted.faults):
-            new = remember(fitted, None if memory is None else memory.center)
+            new = remember(fitted, memory)
             self.memory_ = new if memory is None else memory + new
             del self.training_data_
         warn_of_fit(fitted, faults=memory is None)

@@ -55,19 +55,22 @@ class Memory:
     Parameters
     ----------
     center : numpy.ndarray, shape (p,)
+    origin : numpy.ndarray, shape (R, K, P)
+        Parameters of the first fit, from which others are taken.
     moments : Moments
         Of the features, taken from `center`.
     hessian : numpy.ndarray, shape (R, K, P, K, P)
     grad : numpy.ndarray, shape (R, K, P)
-        At parameters of zero.
+        At the origin.
     pearson, pearson_grad : numpy.ndarray, shape (R,) and (R, K, P)
-        Pearson's chi-square statistic, and its gradient, at parameters of zero; its second derivatives are taken to be
-        twice those of the losses.
+        Pearson's chi-square statistic, and its gradient, at the origin; its second derivatives are taken to be twice
+        those of the losses.
     slope_square : numpy.ndarray, shape (R,)
         Sum of weight * slope^2.
     """
 
     center: Any
+    origin: Any
     moments: Moments
     hessian: Any
     grad: Any
@@ -77,19 +80,16 @@ class Memory:
 
     def __add__(self, other):
         names = ("moments", "hessian", "grad", "pearson", "pearson_grad", "slope_square")
-        return Memory(self.center, *(getattr(self, name) + getattr(other, name) for name in names))
-
-    def parameters(self, coef, intercept):
-        """Coefficients (p, outputs) and intercepts (outputs,) as parameters (R, K, P)."""
-        return np.concatenate([(intercept + self.center @ coef)[None], coef]).T.reshape(self.grad.shape)
+        return Memory(self.center, self.origin, *(getattr(self, name) + getattr(other, name) for name in names))
 
     def pull(self, parameters):
         """What the second derivatives add to `grad` at parameters (R, K, P)."""
-        return np.einsum("rkplq,rlq->rkp", self.hessian, parameters)
+        return np.einsum("rkplq,rlq->rkp", self.hessian, parameters - self.origin)
 
     def chi_square(self, parameters):
         """Pearson's statistic of each response (R,) at parameters (R, K, P)."""
-        return self.pearson + np.einsum("rkp,rkp->r", parameters, self.pearson_grad + self.pull(parameters))
+        slope = self.pearson_grad + self.pull(parameters)
+        return self.pearson + np.einsum("rkp,rkp->r", parameters - self.origin, slope)
 
     def second_derivatives(self, outputs):
         """Those of a problem, some outputs (m,), by its parameters in the features as they are: (m, P, m, P)."""
@@ -117,19 +117,24 @@ class Memory:
                 hessian[1:, :, 0].reshape(size, m),
                 hessian[0, :, 0],
             )
-        grad = self.grad.reshape(-1, width)[outputs] / total
+        grad, origin = self.grad.reshape(-1, width)[outputs] / total, self.origin.reshape(-1, width)[outputs]
         square = self.slope_square[np.unique(outputs // n_classes)].sum() / total
-        return Past(Hessian(gram, cross, own, None), grad[:, 1:].T, grad[:, 0], square)
+        return Past(Hessian(gram, cross, own, None), origin[:, 1:].T, origin[:, 0], grad[:, 1:].T, grad[:, 0], square)
 
 
-def remember(fitted, center=None):
+def as_parameters(coef, intercept, center):
+    """Coefficients (p, outputs) and intercepts (outputs,) as parameters (outputs, P), features taken from a center."""
+    return np.concatenate([(intercept + center @ coef)[None], coef]).T
+
+
+def remember(fitted, memory=None):
     """What there is to remember of the samples of a fit, which may be one to others, too.
 
     Parameters
     ----------
     fitted : Fitted
-    center : (p,), optional
-        Where features are to be taken from; by default their means.
+    memory : Memory, optional
+        Of samples before, to be added to.
 
     Returns
     -------
@@ -139,7 +144,7 @@ def remember(fitted, center=None):
     with jax.enable_x64(True):
         X, y, weight, offset = fitted.data.in_double()
         eta, scale = offset + fitted.intercept + X @ fitted.coef, np.where(np.isnan(spec.scale), 1.0, spec.scale)
-        center = Moments.of(X, weight, form).mean if center is None else center
+        center = Moments.of(X, weight, form).mean if memory is None else memory.center
         design = np.concatenate([np.ones((len(X), 1)), X - center], axis=1)
         shape = (y.shape[1] // form.n_classes, form.n_classes, design.shape[1])
         grad, hessian, slope_square = np.empty(shape), np.empty((*shape, *shape[1:])), np.empty(shape[0])
@@ -152,8 +157,10 @@ def remember(fitted, center=None):
                 hessian[response, first, :, second] = bent.T @ design
             grad[response] = (weight[:, None] * slope).T @ design
             slope_square[response] = weight @ (slope**2).sum(1)
+        at = as_parameters(fitted.coef, fitted.intercept, center).reshape(shape)
         found = Memory(
             center=center,
+            origin=at if memory is None else memory.origin,
             moments=Moments.of(X - center, weight, form),
             hessian=hessian,
             grad=np.zeros(shape),
@@ -161,7 +168,6 @@ def remember(fitted, center=None):
             pearson_grad=np.zeros(shape),
             slope_square=slope_square,
         )
-        at = found.parameters(fitted.coef, fitted.intercept)
         found = replace(found, grad=grad - found.pull(at))
         if form.family.joint:
             return found
@@ -211,7 +217,9 @@ def fit_with(setup, strength, memory, spec, start):
         fitted = Fitted(data, batches, found, spec, tolerance(parts, X.dtype))
         scales = [first_scale(parts, batch) for batch in batches]
         if not isinstance(parts.family.scale, numbers.Real):
-            gone = memory.chi_square(memory.parameters(fitted.coef, fitted.intercept))
+            gone = memory.chi_square(
+                as_parameters(fitted.coef, fitted.intercept, memory.center).reshape(memory.grad.shape)
+            )
             whole = [
                 modes._replace(pearson=modes.pearson + gone[b.outputs]) for modes, b in zip(found, batches, strict=True)
             ]

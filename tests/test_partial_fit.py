@@ -75,6 +75,12 @@ def test_gaussian_observations_lose_nothing(settings, X, rng):
     assert_same(stream(whole, X, y, **given), whole)
 
 
+def test_observations_far_from_zero(X, rng):
+    y = 1e6 + means(X) + rng.normal(size=N)
+    whole = GLM("Gaussian", regularizer="Ridge", regularizer_strength=0.1).fit(X, y)
+    assert_same(stream(whole, X, y), whole)
+
+
 @pytest.mark.filterwarnings("ignore:The fit is one of many", "ignore:scale_")
 def test_batches_smaller_than_the_number_of_features(X, rng):
     X, y = X[:90, :4], (means(X) + rng.normal(size=N))[:90]
@@ -174,6 +180,16 @@ def test_formulas(X, rng):
     for first in range(0, N, 400):
         parts.partial_fit(frame[first : first + 400])
     assert_same(parts, whole)
+
+
+def test_names_are_those_of_the_first_call(X, rng):
+    frame = pd.DataFrame(X, columns=list("abcde"))
+    model = (
+        GLM("Gaussian", regularizer="Ridge").partial_fit(frame, X[:, 0]).partial_fit(X, X[:, 0] + rng.normal(size=N))
+    )
+    assert list(model.summary().index[1:]) == [f"coef[{name}]" for name in "abcde"]
+    with pytest.raises(ValueError, match="the model was fitted with"):
+        model.partial_fit(frame[list("edcba")], X[:, 0])
 
 
 def test_files_and_pickles_go_on(X, rng, tmp_path):
