@@ -29,8 +29,8 @@ class IncrementalGLM(PenalizedGLM):
         prior), they are kept whole. `fit` begins anew.
 
         The strength may change from call to call, and sets its penalty against the mean loss over all samples so far.
-        Everything is in double precision. Batches of one size compile once. Where features without a prior are collinear,
-        one of the fits that are as good is found, after the first call not that of smallest norm.
+        Everything is in double precision. Batches of one size compile once. Where features without a prior are
+        collinear, one of the fits that are as good is found, after the first call not that of smallest norm.
 
         Parameters
         ----------
