@@ -218,7 +218,8 @@ class PenalizedGLM(BaseEstimator):
     def _release(self):
         """Let go of the data of the last fit before those of the next are put together."""
         for name in ("training_data_", "memory_"):
-            vars(self).pop(name, None)
+            if name in vars(self):
+                delattr(self, name)
 
     def _read_all(self, X, y, sample_weight, offset, *, for_sampling=False, terms=None, classes=None):
         """Check all arguments; return a Setup, the strength, and what is unknown of it."""

@@ -62,7 +62,7 @@ class IncrementalGLM(PenalizedGLM):
         refuse_sparse(setup.data.X, "partial_fit")
         _check_numbers(setup, unknowns)
         dropped = 0
-        setup = setup._replace(data=Data(*setup.data.in_double(), setup.data.trials))
+        setup = setup._replace(data=setup.data.as_double())
         if last is not None:
             _check_alike(setup, last)
             # The names of columns are those of the first call.
@@ -94,7 +94,7 @@ class IncrementalGLM(PenalizedGLM):
             )
         data = self.training_data_
         refuse_sparse(data.X, "partial_fit")
-        return Data(*data.in_double(), data.trials)
+        return data.as_double()
 
 
 def _check_numbers(setup, unknowns):

@@ -52,6 +52,11 @@ class Data(NamedTuple):
         """X, y, weight and offset in double precision."""
         return tuple(leaf.astype(np.float64) for leaf in self[:4])
 
+    def as_double(self):
+        """The same data in double precision."""
+        X, y, weight, offset = self.in_double()
+        return Data(X, y, weight, offset, self.trials)
+
 
 @dataclass(frozen=True, eq=False)
 class Outputs:

@@ -223,13 +223,15 @@ class ClassifierGLM(BayesianGLM):
         -------
         self
         """
-        known = vars(self).get("classes_")
-        if classes is None and known is None:
+        is_first = "classes_" not in vars(self)
+        if is_first and classes is None:
             raise ValueError("classes must hold all labels that may come, at the first call of partial_fit; got None.")
-        given = known if classes is None else read_classes(classes)
-        if known is not None and not np.array_equal(known, given):
-            raise ValueError(f"classes must be those of the calls before, {known.tolist()}; got {given.tolist()}.")
-        return self._fit_more(X, y, sample_weight, offset, given)
+        known = self.classes_ if classes is None else read_classes(classes)
+        if not is_first and not np.array_equal(known, self.classes_):
+            raise ValueError(
+                f"classes must be those of the calls before, {self.classes_.tolist()}; got {known.tolist()}."
+            )
+        return self._fit_more(X, y, sample_weight, offset, known)
 
     def predict(self, X, *, offset=None):
         """Label of the most probable class, shape (n,) or (n, responses); nothing of X may be missing."""
