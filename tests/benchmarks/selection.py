@@ -1,10 +1,11 @@
 """Time the choice of a strength beside other packages: ``python tests/benchmarks/selection.py [--venvs DIRECTORY]``.
 
-Two cases: 50 strengths of Ridge by 5 folds on a logistic 5000 x 100, against scikit-learn's LogisticRegressionCV,
-adelie's cross-validation with warm starts and GridSearchCV over NeMoS; and a path of 100 strengths of Lasso on 2000 x
-11983, against celer's and scikit-learn's. Every process runs on one core; times are medians of runs after the first.
-Of paths, the largest relative distance of the objectives from the lowest that any package reached is printed too, for
-several tolerances.
+Three cases: 50 strengths of Ridge by 5 folds on a logistic 5000 x 100, against scikit-learn's LogisticRegressionCV,
+adelie's cross-validation with warm starts and GridSearchCV over NeMoS; GridSearchCV of 10 strengths by 5 folds on a
+Poisson 500 x 7, over a model here and over NeMoS's, and what a loop over the same fits chooses; and a path of 100
+strengths of Lasso on 2000 x 11983, against celer's and scikit-learn's. Every process runs on one core; times are
+medians of runs after the first. Of paths, the largest relative distance of the objectives from the lowest that any
+package reached is printed too, for several tolerances.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from jobs import THREADS
 from venvs import DEFAULT_DIRECTORY, is_ready, python_of
 
 GRID = np.geomspace(26.0, 26.0e-4, 50)
+SMALL_GRID = np.logspace(-4, 0, 10)
 TOLS = (1e-3, 1e-4, 1e-6)
 
 
@@ -29,6 +31,13 @@ def logistic():
     X = rng.normal(size=(5000, 100))
     y = (rng.random(5000) < 1 / (1 + np.exp(-X @ rng.normal(size=100) * 0.2))).astype(float)
     return X, y
+
+
+def counts():
+    """Features and counts."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(500, 7))
+    return X, rng.poisson(np.exp(0.5 * X[:, 0] - 0.3 * X[:, 1] + 0.1 * X[:, 2])).astype(float)
 
 
 def neurons():
@@ -85,6 +94,39 @@ def cv_nemos(X, y, tol):
     return {"best": int(GridSearchCV(model, grid, cv=StratifiedKFold(5), refit=False).fit(X, y).best_index_)}
 
 
+def grid_search(model, X, y):
+    from sklearn.model_selection import GridSearchCV, KFold
+
+    grid = {"regularizer_strength": [float(strength) for strength in SMALL_GRID]}
+    return int(GridSearchCV(model, grid, cv=KFold(5)).fit(X, y).best_index_)
+
+
+def grid_bayesglm(X, y, tol):
+    from bayesglm import GLM
+
+    return {"best": grid_search(GLM(regularizer="Ridge", solver_kwargs={"tol": tol}), X, y)}
+
+
+def grid_nemos(X, y, tol):
+    import nemos
+
+    return {"best": grid_search(nemos.glm.GLM(regularizer="Ridge", solver_kwargs={"tol": tol}), X, y)}
+
+
+def best_of_loop(X, y, tol):
+    """The strength of the grid that the folds' fits, one by one, choose."""
+    from sklearn.model_selection import KFold
+
+    from bayesglm import GLM
+
+    scores = np.zeros(len(SMALL_GRID))
+    for train, test in KFold(5).split(X):
+        for i, strength in enumerate(SMALL_GRID):
+            model = GLM(regularizer="Ridge", regularizer_strength=strength, solver_kwargs={"tol": tol})
+            scores[i] += model.fit(X[train], y[train]).score(X[test], y[test])
+    return int(scores.argmax())
+
+
 def path_bayesglm(X, y, grid, tol):
     from bayesglm import GLM, strength_path
     from bayesglm.observation_models import GaussianObservations
@@ -107,6 +149,7 @@ def path_celer(X, y, grid, tol):
 
 CASES = {
     "cv": {"bayesglm": cv_bayesglm, "scikit-learn": cv_scikit_learn, "adelie": cv_adelie, "nemos": cv_nemos},
+    "grid": {"bayesglm": grid_bayesglm, "nemos": grid_nemos},
     "path": {"bayesglm": path_bayesglm, "scikit-learn": path_scikit_learn, "celer": path_celer},
 }
 
@@ -114,7 +157,7 @@ CASES = {
 def run(case, package, tol):
     """What one process measures."""
     function = CASES[case][package]
-    X, y = logistic() if case == "cv" else neurons()
+    X, y = {"cv": logistic, "grid": counts, "path": neurons}[case]()
     more = ()
     if case == "path":
         more = (np.abs(X.T @ y).max() / len(y) * np.geomspace(1.0, 1e-2, 100),)
@@ -127,6 +170,8 @@ def run(case, package, tol):
     answer = {"first": times[0], "running": float(np.median(times[1:] or times))}
     if case == "path":
         return answer | {"values": lasso_objectives(X, y, found, *more).tolist()}
+    if (case, package) == ("grid", "bayesglm"):
+        answer["best of a loop"] = best_of_loop(X, y, tol)
     return answer | found
 
 
@@ -162,7 +207,7 @@ def main():
         for package in CASES[case]:
             if package != "bayesglm" and not is_ready(setup.venvs, package):
                 continue
-            for tol in TOLS[1:2] if case == "cv" else TOLS:
+            for tol in TOLS if case == "path" else TOLS[1:2]:
                 answer = ask(setup, case, package, tol)
                 if answer is None:
                     print(case, package, tol, f"not within {setup.timeout:g} s", flush=True)
