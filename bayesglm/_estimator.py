@@ -18,7 +18,7 @@ from bayesglm._formula import read_formula
 from bayesglm._options import check_prior_shapes, drops_missing, resolve
 from bayesglm._problem import Data, Outputs, without_missing, without_unseen
 from bayesglm._score import SCORE_TYPES, score_fit
-from bayesglm._sparse_matrix import SparseMatrix, refuse_sparse
+from bayesglm._sparse_matrix import refuse_sparse
 from bayesglm._strength import (
     fill_strength,
     read_feature_mask,
@@ -308,9 +308,6 @@ class PenalizedGLM(BaseEstimator):
         if for_sampling:
             check_counts(targets, family)
         check_prior_shapes(parts, outputs)
-        if isinstance(matrix, SparseMatrix) and (family.joint or not parts.fit_intercept):
-            what = "classes" if family.joint else "fit_intercept=False"
-            raise ValueError(f"X is a sparse matrix, which is not supported with {what}: hand over X.toarray().")
         weight, trials = self._weights(sample_weight, y, len(matrix), family, dtype, missing=missing)
         shift = read_offset(offset, len(matrix), outputs, dtype, missing=missing)
         data, lost = Data(matrix, targets, weight, shift, trials), None

@@ -133,6 +133,11 @@ class Fitted:
             return fault
         eta = offset[:, mine] + self.intercept[mine] + X @ self.coef[:, mine]
         some = flat.any(1)
+        if isinstance(X, SparseMatrix):
+            few = some_columns(X, some)
+            if few is None:
+                return None
+            X, flat, some = few, flat[some], some[some]
         settings = {"with_intercept": with_intercept, "bounded": np.zeros_like(some)}
         return (None if self.determined else rank_fault(X, weight, some, **settings)) or (
             class_separation_fault(X, y[:, mine], weight, eta, flat, self.tol, with_intercept=with_intercept)

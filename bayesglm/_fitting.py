@@ -37,6 +37,8 @@ __all__ = [
 SMALL_WIDTH, SMALL_SIZE = 256, 10**6
 # Entries of X, times outputs, up to which compiling takes so much longer than fitting that it should rather be quick.
 TINY_SIZE = 2 * 10**4
+# Coefficients of classes up to which smooth fits use a matrix of that size.
+MOST_OF_CLASSES = 2048
 # Strengths from which on smooth fits of a path share a Hessian rather than having their own.
 FEWEST_OF_PATH = 4
 # Steps that they may take with it: where strengths or separated classes make curvatures differ by much, own ones help.
@@ -224,10 +226,15 @@ def _find_modes(X, data, batch, scale, start, parts, effort):
     problem = X, data.weight, batch.y, batch.offset, batch.strength, batch.free
     is_tiny = X.size * batch.outputs.size <= effort.tiny
     exact = not effort.rough and not parts.family.scale_shapes_mean and not isinstance(parts.family.scale, numbers.Real)
-    if parts.prior.smooth and isinstance(X, SparseMatrix):
+    many_of_classes = parts.family.joint and n_features * batch.outputs.shape[1] > MOST_OF_CLASSES
+    if parts.prior.smooth and (isinstance(X, SparseMatrix) or many_of_classes):
+        # By products with X alone: of many coefficients of classes, too, whose Hessian would be large.
         static["trace"] = "exact" if exact else "none" if effort.rough else "cheap"
-        del static["fit_intercept"]  # there is one
-        modes = find_sparse_smooth_modes(*problem, scale, start, tol, parts.max_iter, **static)
+        products = X if isinstance(X, SparseMatrix) else SparseMatrix.of(data.X)
+        with jax.enable_x64(True):
+            rest, scale, start = jax.tree.map(_as_double, (problem[1:], scale, start))
+            modes = find_sparse_smooth_modes(products, *rest, scale, start, tol, parts.max_iter, **static)
+        modes = modes._replace(coef=modes.coef.astype(dtype), intercept=modes.intercept.astype(dtype))
     elif parts.prior.smooth and not parts.family.joint:
         dual = n_features > n_samples and bool(((batch.strength > 0) | ~batch.free).all())
         static |= {"dual": dual, "alike": dual and _is_alike(batch), "n_paths": effort.n_paths}
@@ -240,6 +247,11 @@ def _find_modes(X, data, batch, scale, start, parts, effort):
         static["prior"] = type(parts.prior)
         modes = find_sparse_modes(*problem, scale, start, tol, parts.max_iter, **static, exact_trace=exact)
     return _of_smallest_norm(jax.tree.map(np.asarray, modes), data, batch, parts)
+
+
+def _as_double(array):
+    array = np.asarray(array)
+    return array.astype(np.float64) if array.dtype == np.float32 else array
 
 
 def _as_offset(X, arguments):

@@ -5,6 +5,7 @@ compiled program that serves dense X.
 """
 
 from functools import partial
+from itertools import combinations_with_replacement
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ import numpy as np
 
 from bayesglm._composite import MAX_HALVINGS, SLOW, Hessian, Solution, optimality
 from bayesglm._quadratic import composite_step
+from bayesglm._sparse_matrix import weighted_sums
 from bayesglm._sparse_smooth import Look, losses
 
 __all__ = ["minimize_sparse"]
@@ -32,7 +34,9 @@ class _Point(NamedTuple):
     floor: Any  # residual that rounding allows
 
 
-def minimize_sparse(features, problem, rows, count, start, tol, max_iter, *, family, link, prior, exact_trace):
+def minimize_sparse(
+    features, problem, rows, count, start, tol, max_iter, *, family, link, prior, exact_trace, fit_intercept
+):
     """Solution for the first `count` features of `rows`, the others being zero; arguments are those of `_solve_part`.
 
     Returns
@@ -54,25 +58,27 @@ def minimize_sparse(features, problem, rows, count, start, tol, max_iter, *, fam
 
     def evaluate(coef, intercept):
         eta = offset + intercept + product(coef)
-        look = Look(*map(np.asarray, measure(eta)))
+        look = jax.tree.map(np.asarray, measure(eta))
         grad = np.zeros_like(coef)
         grad[:count] = columns.T @ look.slope - center[:, None] * look.slope.sum(0)
         grad = np.where(moves, grad, 0.0)
         rms = np.sqrt((look.rms**2).sum()) or 1.0
         violation = _largest_violation(coef, grad, strength, square, rms, look.curvature.sum(0), prior=prior)
-        residual = max(float(violation), np.abs(look.slope.sum(0)).max() / rms)
+        residual = max(float(violation), np.abs(look.slope.sum(0)).max() / rms * fit_intercept)
         value = look.value.sum() + _penalty(coef, strength, prior=prior)
         return _Point(coef, intercept, eta, look, value, grad, rms, residual, 8 * look.rounding.sum() / rms)
 
     def renewed(point):
-        return _hessian(columns, center, point.look.curvature, moves, count)
+        return _hessian(columns, center, features.share, point.look, moves, count, fit_intercept=fit_intercept)
 
     point = evaluate(np.where(counts[:, None], start[0], 0.0), np.asarray(start[1]))
     hessian, renew, stuck, n_iter = None, True, False, 0
     while point.residual > max(tol, point.floor) and not stuck and n_iter < max_iter:
         if renew:
             hessian = renewed(point)
-        ahead, length, failed = _step(point, hessian, strength, moves, square, count, tol, product, measure, prior)
+        ahead, length, failed = _step(
+            point, hessian, strength, moves, square, count, tol, product, measure, prior, fit_intercept=fit_intercept
+        )
         before, point, n_iter = point.residual, (point if failed else evaluate(*ahead)), n_iter + 1
         # A failure with an old Hessian says nothing of a new one.
         stuck, renew = failed and renew, failed or length < 1 or point.residual > SLOW * before
@@ -93,17 +99,17 @@ def minimize_sparse(features, problem, rows, count, start, tol, max_iter, *, fam
     )
 
 
-def _step(point, hessian, strength, moves, square, count, tol, product, measure, prior):
+def _step(point, hessian, strength, moves, square, count, tol, product, measure, prior, *, fit_intercept):
     """Coefficients and intercept after a proximal Newton step, its length, and whether F did not fall."""
-    slope, total = point.look.slope.sum(0), np.where(hessian.total > 0, hessian.total, 1.0)
-    profiled = point.grad - hessian.cross * slope / total
+    slope = point.look.slope.sum(0) * fit_intercept
+    profiled = point.grad - np.where(moves, hessian.by_coef(hessian.inner(slope)), 0.0)
     scale = np.sqrt(square)[:, None] * point.rms
     goal = max(0.03 * point.residual, 0.1 * max(tol, point.floor))
     target = np.asarray(
         _quadratic_step(hessian.gram, profiled, point.coef, strength, moves, scale, goal, count, prior=prior)
     )
     move = target - point.coef
-    move_intercept = -(slope + (hessian.cross * move).sum(0)) / total
+    move_intercept = -np.asarray(hessian.inner(slope + hessian.by_intercept(move)))
     along = product(move) + move_intercept
     expected = (point.grad * move).sum() + slope @ move_intercept
     expected += _penalty(target, strength, prior=prior) - _penalty(point.coef, strength, prior=prior)
@@ -119,19 +125,34 @@ def _step(point, hessian, strength, moves, square, count, tol, product, measure,
     return (point.coef, point.intercept), length, True
 
 
-def _hessian(columns, center, curvature, moves, count):
+def _hessian(columns, center, share, look, moves, count, *, fit_intercept):
     """Second derivatives of the loss, intercepts profiled out; those of features after the first `count` are zero."""
-    total = curvature.sum(0)
+    if look.mean is not None:
+        return _joint_hessian(columns, center, share, look, moves, count, fit_intercept=fit_intercept)
     width, m = moves.shape
-    gram, cross = np.zeros((m, width, width)), np.zeros((width, m))
+    gram, cross, total = np.zeros((m, width, width)), np.zeros((width, m)), np.zeros(m)
     for o in range(m):
-        sums = columns.T @ curvature[:, o]
-        own = (columns.T @ (columns * curvature[:, o : o + 1])).toarray()
-        own -= np.outer(sums, sums) / (total[o] or 1.0)
-        some = moves[:count, o]
-        gram[o, :count, :count] = np.where(some[:, None] & some, own, 0.0)
-        cross[:count, o] = np.where(some, sums - center * total[o], 0.0)
-    return Hessian(gram, cross, total, curvature)
+        gram[o, :count, :count], cross[:count, o], total[o] = weighted_sums(columns, center, look.curvature[:, o])
+    cross, free = np.where(moves & fit_intercept, cross, 0.0), moves.T
+    gram -= cross.T[:, :, None] * cross.T[:, None] / np.where(total > 0, total, 1.0)[:, None, None]
+    return Hessian(np.where(free[:, :, None] & free[:, None], gram, 0.0), cross, total, look.curvature)
+
+
+def _joint_hessian(columns, center, share, look, moves, count, *, fit_intercept):
+    """`_hessian` of a joint loss."""
+    width, m = moves.shape
+    gram, cross, total = np.zeros((width, m, width, m)), np.zeros((width, m, m)), np.zeros((m, m))
+    for a, b in combinations_with_replacement(range(m), 2):
+        own, sums, whole = weighted_sums(columns, center, look.between(share, a, b))
+        gram[:count, a, :count, b] = gram[:count, b, :count, a] = own
+        cross[:count, a, b] = cross[:count, b, a] = sums
+        total[a, b] = total[b, a] = whole
+    gram, cross = gram.reshape(width * m, -1), cross.reshape(width * m, m)
+    free = moves.ravel()
+    cross = np.where(free[:, None] & fit_intercept, cross, 0.0)
+    blank = Hessian(gram, cross, total, look.curvature)
+    gram = gram - cross @ np.asarray(jax.vmap(blank.inner, 1, 1)(cross.T))
+    return blank._replace(gram=np.where(free[:, None] & free, gram, 0.0))
 
 
 _quadratic_step = jax.jit(composite_step, static_argnames="prior")

@@ -8,7 +8,7 @@ import numpy as np
 from jax.experimental.sparse import BCOO
 from scipy import sparse
 
-__all__ = ["SparseMatrix", "as_csr", "is_sparse", "refuse_sparse"]
+__all__ = ["SparseMatrix", "as_csr", "is_sparse", "refuse_sparse", "weighted_sums"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +21,11 @@ class SparseMatrix:
     """
 
     rows: Any
+
+    @classmethod
+    def of(cls, array):
+        """That of a dense array, or of a sparse one."""
+        return cls(sparse.csr_array(array).astype(np.float64))
 
     @cached_property
     def columns(self):
@@ -56,10 +61,13 @@ class SparseMatrix:
         """Products X' other, of `other` (n,) or (n, m)."""
         return self.rows.T @ np.asarray(other, np.float64)
 
-    def moments(self, share):
-        """Weighted mean (p,) of each feature, and its mean square around that; 0 for constant features."""
+    def moments(self, share, *, centered=True):
+        """Weighted mean (p,) of each feature, and its mean square around that; 0 for constant features.
+
+        Where there is no intercept, features are not `centered`: the mean is taken to be 0.
+        """
         width, share = self.shape[1], np.asarray(share)
-        mean = self.transposed_product(share)
+        mean = self.transposed_product(share) if centered else np.zeros(width)
         columns = self.columns
         which = np.repeat(np.arange(width), np.diff(columns.indptr))
         weight = share[columns.indices]
@@ -88,6 +96,24 @@ class SparseMatrix:
         """Which samples have a NaN, (n,) bool."""
         held = np.repeat(np.arange(len(self)), np.diff(self.rows.indptr))
         return np.bincount(held, np.isnan(self.rows.data), len(self)) > 0
+
+
+def weighted_sums(X, center, weight):
+    """Sums over samples, times weights (n,), of the features of a scipy.sparse array less their centers (p,).
+
+    Returns
+    -------
+    gram : (p, p)
+        Of products of two features.
+    cross : (p,)
+        Of features.
+    total : ()
+        Of the weights.
+    """
+    sums, total = X.T @ weight, weight.sum()
+    gram = (X.T @ (X * weight[:, None])).toarray()
+    gram += total * np.outer(center, center) - np.outer(sums, center) - np.outer(center, sums)
+    return gram, sums - center * total, total
 
 
 def is_sparse(value):

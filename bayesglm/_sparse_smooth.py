@@ -2,10 +2,12 @@
 
 Newton's method, its steps by conjugate gradients: all that is asked of X are products with vectors and sums over what
 it holds, on NumPy's side. Features are centered in the formulas only, so that the intercept does not get in the way.
-Outputs are columns, each on its own, and share the products.
+Outputs are columns, each on its own, and share the products; where the loss is joint, the columns are the classes of
+one problem.
 """
 
 from functools import partial
+from itertools import combinations_with_replacement
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +16,8 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
 from bayesglm._map import Mode, pearson, start_of_intercept
-from bayesglm._passes import expected_curvature, value_and_slope
+from bayesglm._passes import expected_curvature, positive, value_and_slope
+from bayesglm._sparse_matrix import weighted_sums
 from bayesglm.links import IDENTITY
 from bayesglm.observation_models import GaussianObservations
 
@@ -41,7 +44,16 @@ class _Problem(NamedTuple):
     share: Any  # (n,) of each sample, sums to 1
     spread: Any  # (p,) mean squares around the means
     strength: Any  # (p, m)
-    moves: Any  # (p, m) bool: coefficients that are solved for
+    moves: Any  # (1 + p, m) bool: intercepts, then coefficients, that are solved for
+    joint: bool  # whether the columns are the classes of one problem
+
+    def gathered(self, values, reduce=np.add):
+        """Values (m,) of columns, reduced over those of a problem."""
+        return np.full_like(values, reduce.reduce(values)) if self.joint else values
+
+    def columns(self, some):
+        """The problem of some columns."""
+        return self._replace(strength=self.strength[:, some], moves=self.moves[:, some])
 
 
 class Look(NamedTuple):
@@ -50,13 +62,34 @@ class Look(NamedTuple):
     value: Any  # (m,) mean loss
     size: Any  # (m,) mean absolute loss
     slope: Any  # (n, m) share * derivative
-    curvature: Any  # (n, m) share * expected second derivative
+    curvature: Any  # (n, m) share * expected second derivative by each linear predictor
+    mean: Any  # (n, m) probabilities of the classes where the loss is joint, or None
     rms: Any  # (m,) root mean square of the derivatives
     rounding: Any  # (m,) rounding error of the gradient
 
+    def bent(self, share, eta):
+        """Second derivatives (n, m) times changes of the linear predictors."""
+        if self.mean is None:
+            return self.curvature * eta
+        return share[:, None] * self.mean * (eta - (self.mean * eta).sum(1, keepdims=True))
 
-def find_sparse_smooth_modes(X, weight, y, offset, strength, free, scale, start, tol, max_iter, *, family, link, trace):
-    """Penalized fits of a batch of problems of one output each; arguments as those of `find_smooth_modes`.
+    def between(self, share, first, second):
+        """Second derivatives (n,) by the linear predictors of two columns."""
+        if first == second or self.mean is None:
+            return self.curvature[:, first] * (first == second)
+        return -share * self.mean[:, first] * self.mean[:, second]
+
+    def columns(self, some):
+        """The look at some columns; all of them, where the loss is joint."""
+        return self if self.mean is not None else self._replace(curvature=self.curvature[:, some])
+
+
+def find_sparse_smooth_modes(
+    X, weight, y, offset, strength, free, scale, start, tol, max_iter, *, family, link, trace, fit_intercept
+):
+    """Penalized fits of a batch of problems of one output each, or of the classes of one response.
+
+    Arguments are those of `find_smooth_modes`.
 
     Parameters
     ----------
@@ -70,24 +103,46 @@ def find_sparse_smooth_modes(X, weight, y, offset, strength, free, scale, start,
     Mode
     """
     share = weight / weight.sum()
-    center, spread = X.moments(share)
+    center, spread = X.moments(share, centered=fit_intercept)
     square = X.rows.power(2)
-    block = max(1, BLOCK // sum(X.shape))
-    modes = []
+    block = 1 if family.joint else max(1, BLOCK // sum(X.shape))
+    quadratic = family is GaussianObservations and link == IDENTITY
+    n_classes, modes = y.shape[2], []
+
+    def as_columns(array):
+        """Rows (..., m) of columns, from the problems (b, ..., m) of a block."""
+        return np.concatenate(list(array), axis=-1)
+
     for first in range(0, len(scale), block):
         some = slice(first, first + block)
-        columns = y[some, :, 0].T, offset[some, :, 0].T
-        moves = free[some, :, 0].T & (spread > 0)[:, None]
-        problem = _Problem(X, square, center, share, spread, strength[some, :, 0].T.astype(float), moves)
-        begin = start[0][some, :, 0].T, start[1][some, 0]
+        columns = as_columns(y[some]), as_columns(offset[some])
+        can_move = as_columns(free[some])
+        moves = np.concatenate([np.full((1, can_move.shape[1]), fit_intercept), can_move & (spread > 0)[:, None]])
+        penalty = as_columns(strength[some]).astype(float)
+        problem = _Problem(X, square, center, share, spread, penalty, moves, family.joint)
+        begin = as_columns(start[0][some]), as_columns(start[1][some])
         measure = partial(losses, columns[0], share=share, scale=scale[some], family=family, link=link)
-        quadratic = family is GaussianObservations and link == IDENTITY
-        mode = _solve(problem, measure, columns, begin, tol, max_iter, trace, link, quadratic=quadratic)
-        statistic = np.asarray(pearson(columns[0], mode.pop("eta"), weight, scale[some], family, link))
-        lost = (free[some, :, 0].T & ~moves & (problem.strength == 0)).any(0)
-        mode["pivot"] = np.where(lost, 0.0, mode["pivot"])
-        modes.append(Mode(**mode, pearson=statistic[:, None]))
+        found = _solve(problem, measure, columns, begin, tol, max_iter, trace, link, quadratic=quadratic)
+        statistic = np.asarray(pearson(columns[0], found["eta"], weight, scale[some], family, link))
+        lost = problem.gathered((can_move & ~moves[1:] & (penalty == 0)).any(0), np.logical_or)
+        modes.append(
+            Mode(
+                coef=_by_problem(found["coef"], n_classes),
+                intercept=found["intercept"].reshape(-1, n_classes),
+                residual=found["residual"][::n_classes],
+                n_iter=found["n_iter"][::n_classes],
+                converged=found["converged"][::n_classes],
+                pivot=np.where(lost, 0.0, found["pivot"])[::n_classes],
+                edf=found["edf"].reshape(-1, n_classes),
+                pearson=statistic.reshape(-1, n_classes),
+            )
+        )
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *modes)
+
+
+def _by_problem(coef, n_classes):
+    """Coefficients (p, m) of columns as (problems, p, classes)."""
+    return coef.reshape(len(coef), -1, n_classes).transpose(1, 0, 2)
 
 
 @partial(jax.jit, static_argnames=("family", "link"))
@@ -95,55 +150,54 @@ def losses(y, eta, share, scale, *, family, link):
     """Loss of y (n, m) at linear predictors eta and its derivatives."""
     loss = partial(family.nll, link=link, scale=scale)
     weight = share[:, None]
-    value, slope = value_and_slope(loss, y, eta)
+    value, slope = value_and_slope(loss, y, eta, joint=family.joint)
+    if family.joint:
+        mean = jnp.where(weight > 0, link.inverse(eta), 0.0)
+        bend = family.unit_variance(mean, scale)
+    else:
+        mean, bend = None, expected_curvature(loss, link.inverse, eta)
     # What overflows must not meet a weight of 0.
-    value, slope, curvature = (
-        jnp.where(weight > 0, weight * z, 0.0) for z in (value, slope, expected_curvature(loss, link.inverse, eta))
-    )
-    rms = jnp.sqrt(jnp.sum(jnp.where(weight > 0, slope**2 / jnp.where(weight > 0, weight, 1.0), 0.0), 0))
+    value, slope, curvature = (jnp.where(weight > 0, weight * z, 0.0) for z in (value, slope, bend))
+    rms = jnp.sqrt(jnp.sum(jnp.where(weight > 0, slope**2 / positive(weight), 0.0), 0))
     total = jnp.where(jnp.isfinite(jnp.sum(eta, 0)), jnp.sum(value, 0), jnp.inf)
     rounding = EPS * jnp.sum(curvature * (1 + jnp.abs(eta)) + jnp.abs(slope), 0)
-    return Look(total, jnp.sum(jnp.abs(value), 0), slope, curvature, rms, rounding)
+    return Look(total, jnp.sum(jnp.abs(value), 0), slope, curvature, mean, rms, rounding)
 
 
 def _solve(problem, measure, columns, begin, tol, max_iter, trace, link, *, quadratic):
-    """Fields of a Mode but for Pearson's statistic, and the linear predictor."""
-    X, center, strength, moves = problem.X, problem.center, problem.strength, problem.moves
+    """Dictionary of coef (p, m), eta (n, m) and, for each column, the fields of a Mode but for Pearson's statistic."""
+    X, center, moves = problem.X, problem.center, problem.moves
     y, offset = columns
-    coef, intercept = np.where(moves, begin[0], 0.0), begin[1]
+    coef, intercept = np.where(moves[1:], begin[0], 0.0), begin[1]
     intercept = np.where(
         np.isnan(intercept),
-        np.asarray(start_of_intercept(y, offset, problem.share, link, True)),
+        np.asarray(start_of_intercept(y, offset, problem.share, link, bool(moves[0, 0]))),
         intercept + center @ coef,
     )
     eta = offset + intercept + (X @ coef - center @ coef if coef.any() else 0.0)
-    look = Look(*map(np.asarray, measure(eta)))
+    look, residual, goal, grad, unit = _examine(problem, measure, eta, coef, tol)
     done, n_iter = np.zeros(len(intercept), bool), np.zeros(len(intercept), int)
     while True:
-        grad = _gradient(problem, look.slope, coef)
-        rms = np.where(look.rms > 0, look.rms, 1.0)
-        unit = np.concatenate([np.ones(1), np.sqrt(np.where(problem.spread > 0, problem.spread, 1.0))])[:, None] * rms
-        residual = np.abs(grad / unit).max(0)
-        goal = np.maximum(tol, 8 * (look.rounding / rms + EPS))
         done |= (residual <= goal) | (n_iter >= max_iter)
         active = np.flatnonzero(~done)
         if not active.size:
             break
-        part = problem._replace(strength=strength[:, active], moves=moves[:, active])
         # Far away, a step need not be Newton's to the last digit.
         rough = 0.0 if quadratic else residual * np.minimum(0.1, residual)
         inner = (unit * np.maximum(0.1 * goal, rough))[:, active]
         step = np.zeros_like(grad)
-        step[:, active] = -_conjugate_gradients(part, look.curvature[:, active], grad[:, active], inner)
+        step[:, active] = -_conjugate_gradients(problem.columns(active), look.columns(active), grad[:, active], inner)
+        if problem.joint:
+            # Intercepts that change alike change nothing: keep their sum.
+            step[0] -= step[0].mean()
         along = step[0] + X @ step[1:] - center @ step[1:]
-        slope = (grad * step).sum(0)
-        value, noise = look.value + _penalty(strength, coef), 16 * EPS * look.size
+        slope = problem.gathered((grad * step).sum(0))
+        value, noise = _value(problem, look, coef), 16 * EPS * problem.gathered(look.size)
         length = np.ones(len(done))
         while True:
-            ahead = coef + length * step[1:]
-            seen = Look(*map(np.asarray, measure(eta + length * along)))
-            new, limit = seen.value + _penalty(strength, ahead), value + 1e-4 * length * np.minimum(slope, 0.0)
-            falls = np.isfinite(new) & (new <= limit + noise + 16 * EPS * seen.size)
+            seen = _as_arrays(measure(eta + length * along))
+            new, limit = _value(problem, seen, coef + length * step[1:]), value + 1e-4 * length * np.minimum(slope, 0.0)
+            falls = np.isfinite(new) & (new <= limit + noise + 16 * EPS * problem.gathered(seen.size))
             short = ~falls & ~done
             if not short.any() or length[short].min() < SMALLEST_STEP:
                 break
@@ -154,73 +208,93 @@ def _solve(problem, measure, columns, begin, tol, max_iter, trace, link, *, quad
         coef, intercept = coef + length * step[1:], intercept + length * step[0]
         # Of sums of steps, rounding would pile up.
         eta = offset + intercept + X @ coef - center @ coef
-        look = Look(*map(np.asarray, measure(eta)))
+        look, residual, goal, grad, unit = _examine(problem, measure, eta, coef, tol)
         n_iter += moved
-    edf, pivot = _freedom(problem, look.curvature, trace)
+    freedom, pivot = _freedom(problem, look, trace)
     return {
-        "coef": coef.T[:, :, None],
-        "intercept": (intercept - center @ coef)[:, None],
+        "coef": coef,
+        "intercept": intercept - center @ coef,
         "residual": residual,
         "n_iter": n_iter,
-        "converged": (residual <= goal) & np.isfinite(look.value),
+        "converged": (residual <= goal) & np.isfinite(problem.gathered(look.value)),
         "pivot": pivot,
-        "edf": edf[:, None],
+        "edf": moves[0] + freedom,
         "eta": eta,
     }
 
 
-def _penalty(strength, coef):
-    return 0.5 * (strength * coef**2).sum(0)
+def _examine(problem, measure, eta, coef, tol):
+    """A Look at linear predictors; the residual of each column and its goal, the gradient (1 + p, m) and its unit."""
+    look = _as_arrays(measure(eta))
+    rms = np.sqrt(problem.gathered(look.rms**2))
+    rms = np.where(rms > 0, rms, 1.0)
+    unit = np.concatenate([np.ones(1), np.sqrt(np.where(problem.spread > 0, problem.spread, 1.0))])[:, None] * rms
+    grad = _gradient(problem, look.slope, coef)
+    residual = problem.gathered(np.abs(grad / unit).max(0), np.maximum)
+    goal = np.maximum(tol, 8 * (problem.gathered(look.rounding) / rms + EPS))
+    return look, residual, goal, grad, unit
+
+
+def _as_arrays(look):
+    return jax.tree.map(np.asarray, look)
+
+
+def _value(problem, look, coef):
+    """Penalized loss of each column, or of the classes together."""
+    return problem.gathered(look.value + 0.5 * (problem.strength * coef**2).sum(0))
 
 
 def _gradient(problem, slope, coef):
     pulled = problem.X.correlate(problem.center, slope) + problem.strength * coef
-    return np.concatenate([slope.sum(0)[None], np.where(problem.moves, pulled, 0.0)])
+    return np.where(problem.moves, np.concatenate([slope.sum(0)[None], pulled]), 0.0)
 
 
-def _conjugate_gradients(problem, curvature, right, goal):
+def _conjugate_gradients(problem, look, right, goal):
     """Inverse of the Hessian times `right` (1 + p, m), until each element of the residual is below `goal`."""
     X, center, strength, moves = problem.X, problem.center, problem.strength, problem.moves
 
     def product(v):
-        pushed = curvature * (v[0] + X @ v[1:] - center @ v[1:])
+        pushed = look.bent(problem.share, v[0] + X @ v[1:] - center @ v[1:])
         pulled = X.correlate(center, pushed) + strength * v[1:]
-        return np.concatenate([pushed.sum(0)[None], np.where(moves, pulled, 0.0)])
+        return np.where(moves, np.concatenate([pushed.sum(0)[None], pulled]), 0.0)
 
-    precondition = _factorized(problem, curvature) if X.shape[1] <= SMALL_WIDTH else _diagonal(problem, curvature)
+    def unfinished(left):
+        return problem.gathered(np.abs(left / goal).max(0), np.maximum) > 1
+
+    precondition = (_factorized if X.shape[1] <= SMALL_WIDTH else _diagonal)(problem, look)
     found, left = np.zeros_like(right), right
-    active = np.abs(left / goal).max(0) > 1
+    active = unfinished(left)
     ahead = precondition(left)
-    size = (left * ahead).sum(0)
+    size = problem.gathered((left * ahead).sum(0))
     for _ in range(MAX_PRODUCTS):
         if not active.any():
             break
         image = product(ahead)
-        bend = (ahead * image).sum(0)
+        bend = problem.gathered((ahead * image).sum(0))
         active &= (bend > 0) & (size > 0)
         length = np.where(active, size / np.where(active, bend, 1.0), 0.0)
         found, left = found + length * ahead, left - length * image
-        active &= np.abs(left / goal).max(0) > 1
+        active &= unfinished(left)
         turned = precondition(left)
-        before, size = np.where(size > 0, size, 1.0), (left * turned).sum(0)
+        before, size = np.where(size > 0, size, 1.0), problem.gathered((left * turned).sum(0))
         ahead = turned + size / before * ahead
     return found
 
 
-def _diagonal(problem, curvature):
+def _diagonal(problem, look):
     """Division by the diagonal of the Hessian."""
-    total, center = curvature.sum(0), problem.center[:, None]
-    cross = problem.X.transposed_product(curvature)
-    bend = problem.square.T @ curvature - 2 * center * cross + center**2 * total
+    total, center = look.curvature.sum(0), problem.center[:, None]
+    cross = problem.X.transposed_product(look.curvature)
+    bend = problem.square.T @ look.curvature - 2 * center * cross + center**2 * total
     bend = np.maximum(bend, 1e-3 * problem.spread[:, None] * total) + problem.strength
-    diagonal = np.concatenate([total[None], np.where(problem.moves, bend, 1.0)])
+    diagonal = np.where(problem.moves, np.concatenate([total[None], bend]), 1.0)
     diagonal = np.where(diagonal > 0, diagonal, 1.0)
     return lambda right: right / diagonal
 
 
-def _factorized(problem, curvature):
-    """Solution by a factorization of the Hessian of each output."""
-    parts = [_cholesky(problem, column, o)[:2] for o, column in enumerate(curvature.T)]
+def _factorized(problem, look):
+    """Solution by a factorization of the Hessian of each column."""
+    parts = [_cholesky(_hessian(problem, look, [o]))[:2] for o in range(look.curvature.shape[1])]
 
     def solve(right):
         if len(parts) == 1:
@@ -232,16 +306,25 @@ def _factorized(problem, curvature):
     return solve
 
 
-def _cholesky(problem, curvature, output):
-    """Factor of the Hessian (1 + p, 1 + p) of one output, scaled; the scale; and the smallest squared pivot."""
-    X, center, moves = problem.X.rows, problem.center, problem.moves[:, output]
-    total, cross = curvature.sum(), X.T @ curvature
-    gram = (X.T @ (X * curvature[:, None])).toarray()
-    gram += total * np.outer(center, center) - np.outer(cross, center) - np.outer(center, cross)
-    gram += np.diag(problem.strength[:, output])
-    gram = np.where(np.outer(moves, moves), gram, np.diag(np.where(moves, 0.0, 1.0)))
-    border = np.where(moves, cross - center * total, 0.0)
-    hessian = np.block([[np.full((1, 1), total), border[None]], [border[:, None], gram]])
+def _hessian(problem, look, columns):
+    """Dense Hessian by the intercept and the coefficients of one column after the other; ones where one is held."""
+    moves = problem.moves[:, columns].copy()
+    # Of several intercepts, one is given by the others.
+    moves[0, 1:][-1:] = False
+    parts = {}
+    for a, b in combinations_with_replacement(range(len(columns)), 2):
+        weight = look.between(problem.share, columns[a], columns[b])
+        gram, cross, total = weighted_sums(problem.X.rows, problem.center, weight)
+        parts[a, b] = parts[b, a] = np.block([[np.full((1, 1), total), cross[None]], [cross[:, None], gram]])
+    hessian = np.block([[parts[a, b] for b in range(len(columns))] for a in range(len(columns))])
+    ridge = np.concatenate([np.zeros((1, len(columns))), problem.strength[:, columns]])
+    hessian[np.diag_indices_from(hessian)] += ridge.T.ravel()
+    free = moves.T.ravel()
+    return np.where(np.outer(free, free), hessian, np.diag(np.where(free, 0.0, 1.0)))
+
+
+def _cholesky(hessian):
+    """Factor of a matrix, scaled; the scale; and the smallest squared pivot."""
     diagonal = np.diagonal(hessian)
     unit = 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
     scaled = unit * hessian * unit[:, None]
@@ -250,49 +333,61 @@ def _cholesky(problem, curvature, output):
     return lower, unit, max(float(np.diagonal(lower).min()) ** 2 - rounding, 0.0)
 
 
-def _freedom(problem, curvature, trace):
-    """Effective degrees of freedom of each output, the intercept included, and the smallest squared pivots."""
-    (n, p), m = problem.X.shape, curvature.shape[1]
-    pivot = np.ones(m)
-    if trace == "none" and p > SMALL_WIDTH:
+def _freedom(problem, look, trace):
+    """Effective degrees of freedom of each column's coefficients, and the smallest squared pivots.
+
+    Those of classes are shared out evenly among them.
+    """
+    (n, p), m = problem.X.shape, look.curvature.shape[1]
+    groups = [list(range(m))] if problem.joint else [[o] for o in range(m)]
+    size = p * len(groups[0])
+    freedom, pivot = np.empty(m), np.ones(m)
+    if trace == "none" and size > SMALL_WIDTH:
         return np.full(m, np.nan), pivot
     limit = EXACT_TRACE if trace == "exact" else CHEAP_TRACE
-    if min(n, p) > limit or (p > limit and ((problem.strength == 0) & problem.moves).any()):
-        probes = EXACT_PROBES if trace == "exact" else CHEAP_PROBES
-        return np.array([_estimated(problem, curvature, output, probes) for output in range(m)]), pivot
-    if p > limit:
-        return np.array([_by_samples(problem, curvature, output) for output in range(m)]), pivot
-    freedom = np.empty(m)
-    for output in range(m):
-        lower, unit, pivot[output] = _cholesky(problem, curvature[:, output], output)
-        inverse = (solve_triangular(lower, np.eye(p + 1), lower=True) ** 2).sum(0)[1:] * unit[1:] ** 2
-        moves, strength = problem.moves[:, output], problem.strength[:, output]
-        freedom[output] = 1 + moves.sum() - (strength * inverse)[moves].sum()
+    by_samples = not problem.joint and n <= limit and not ((problem.strength == 0) & problem.moves[1:]).any()
+    for group in groups:
+        part, seen = problem.columns(group), look.columns(group)
+        if size <= limit:
+            freedom[group], pivot[group] = _by_features(part, seen)
+        elif by_samples:
+            freedom[group] = _by_samples(part, seen)
+        else:
+            freedom[group] = _estimated(part, seen, EXACT_PROBES if trace == "exact" else CHEAP_PROBES)
     return freedom, pivot
 
 
-def _by_samples(problem, curvature, output):
-    """Degrees of freedom from a matrix of the samples, for more features, each with a strength."""
-    moves = problem.moves[:, output]
-    root = np.sqrt(curvature[:, output])
-    inverse = np.where(moves, 1 / np.where(moves, problem.strength[:, output], 1.0), 0.0)
-    X = problem.X.rows
+def _by_features(problem, look):
+    """Mean degrees of freedom of the columns of a problem, from its Hessian, and the smallest squared pivot."""
+    (p, m), moves = problem.strength.shape, problem.moves[1:]
+    lower, unit, pivot = _cholesky(_hessian(problem, look, list(range(m))))
+    inverse = (solve_triangular(lower, np.eye(len(unit)), lower=True) ** 2).sum(0) * unit**2
+    inverse = inverse.reshape(m, 1 + p)[:, 1:].T
+    return (moves.sum() - (problem.strength * inverse)[moves].sum()) / m, pivot
+
+
+def _by_samples(problem, look):
+    """Degrees of freedom of a column from a matrix of the samples, for more features, each with a strength."""
+    X, moves, root = problem.X.rows, problem.moves[1:, 0], np.sqrt(look.curvature[:, 0])
+    inverse = np.where(moves, 1 / np.where(moves, problem.strength[:, 0], 1.0), 0.0)
     kernel = root[:, None] * (X @ (X * inverse).T).toarray() * root
-    along = root / np.linalg.norm(root)
-    # The intercept takes up one direction.
-    kernel -= np.outer(along, along @ kernel)
-    kernel -= np.outer(kernel @ along, along)
-    return 1 + len(root) - np.trace(np.linalg.inv(np.eye(len(root)) + kernel))
+    if problem.moves[0, 0]:
+        # The intercept takes up one direction.
+        along = root / np.linalg.norm(root)
+        kernel -= np.outer(along, along @ kernel)
+        kernel -= np.outer(kernel @ along, along)
+    return len(root) - np.trace(np.linalg.inv(np.eye(len(root)) + kernel))
 
 
-def _estimated(problem, curvature, output, probes):
-    """Hutchinson's estimate of the degrees of freedom."""
-    chosen = slice(output, output + 1)
-    part = problem._replace(strength=problem.strength[:, chosen], moves=problem.moves[:, chosen])
-    signs = np.random.default_rng(0).choice([-1.0, 1.0], (problem.X.shape[1], probes))
-    right = np.where(part.moves, np.sqrt(part.strength) * signs, 0.0)
-    right = np.concatenate([np.zeros((1, probes)), right])
-    goal = PROBE_TOL * np.maximum(np.abs(right).max(0), np.finfo(float).tiny)
-    solved = _conjugate_gradients(part, curvature[:, chosen], right, goal)
-    rest = (right * solved).sum(0).mean()
-    return 1 + min(part.moves.sum() - rest, len(problem.X) - 1.0)
+def _estimated(problem, look, probes):
+    """Hutchinson's estimate of the mean degrees of freedom of the columns of a problem."""
+    (p, m), moves = problem.strength.shape, problem.moves[1:]
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], (p, probes * m))
+    # Probes of one column are solved for at once.
+    parts = np.split(signs, probes, axis=1) if problem.joint else [signs]
+    rest = 0.0
+    for part in parts:
+        right = np.concatenate([np.zeros((1, part.shape[1])), np.where(moves, np.sqrt(problem.strength) * part, 0.0)])
+        goal = PROBE_TOL * np.maximum(problem.gathered(np.abs(right).max(0), np.maximum), np.finfo(float).tiny)
+        rest += (right * _conjugate_gradients(problem, look, right, goal)).sum() / probes
+    return min(moves.sum() - rest, m * (len(problem.X) - 1.0)) / m

@@ -44,6 +44,8 @@ FEW_NEW = 1.05
 # While features are missing, the residual falls to this share before the next look.
 COARSE = 0.1
 MAX_LOOKS = 100
+# Coefficients of classes that are solved for at once: a matrix of that size is 2 GB.
+MOST_OF_CLASSES = 2**14
 LARGEST_FACTOR = 2.0**40
 # Features and samples that are gathered at once.
 BLOCK, CHUNK = 64, 128
@@ -141,18 +143,20 @@ def _solve(features, weight, problem, point, grad, *, tol, max_iter, family, lin
         if part is not None and factor == 1 and (residual <= goal or not part.converged):
             break
         rows, count, all_in = _choose(point.coef.any(1), violation, urgency)
+        if family.joint and len(rows) * problem.y.shape[1] > MOST_OF_CLASSES:
+            raise ValueError(
+                f"regularizer_strength leaves more than {MOST_OF_CLASSES} coefficients of classes that may not be "
+                "zero, and so many are solved for at once: use a larger one, or Ridge, which has no such limit."
+            )
         # Features are missing at first; once none is, go all the way, for a look costs about as much as some steps.
         to_end = factor == 1 and all_in and (part is not None or count == len(violation))
         aim = tol if to_end else max(tol, COARSE * residual)
         stronger = problem._replace(strength=prior.times(problem.strength, factor))
         start = point.coef[rows], point.intercept
-        if isinstance(features.X, SparseMatrix):
-            solve, settings = minimize_sparse, {}
-        else:
-            solve, settings = _solve_part, {"fit_intercept": fit_intercept}
+        solve = minimize_sparse if isinstance(features.X, SparseMatrix) else _solve_part
         part = solve(
             features, stronger, rows, count, start, aim, max_iter,
-            prior=prior, exact_trace=exact_trace, **settings, **parts,
+            prior=prior, exact_trace=exact_trace, fit_intercept=fit_intercept, **parts,
         )  # fmt: skip
         coef = np.zeros_like(point.coef)
         coef[rows[:count]] = np.asarray(part.coef)[:count]
@@ -204,7 +208,7 @@ def _survey(X, share, slope, *, centered):
     """Mean and mean square of each feature, and products of the centered features with `slope`."""
     if not isinstance(X, SparseMatrix):
         return _moments(X, share, slope, centered=centered)
-    center, square = X.moments(share)
+    center, square = X.moments(share, centered=centered)
     return center, square, X.correlate(center, slope)
 
 

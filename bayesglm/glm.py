@@ -206,7 +206,6 @@ class ClassifierGLM(BayesianGLM):
         tags.regressor_tags = None
         tags.classifier_tags = ClassifierTags()
         tags.target_tags.positive_only = False
-        tags.input_tags.sparse = False
         return tags
 
     def partial_fit(self, X, y=None, classes=None, *, sample_weight=None, offset=None):

@@ -202,7 +202,7 @@ def _thresholds(model, X, y, sample_weight, offset, *, plain=False):
         slope = share[:, None] * np.asarray(value_and_slope(loss, y, eta, joint=parts.family.joint)[1])
         bend = share @ np.asarray(_own_curvature(loss, eta, parts))
         if is_sparse:
-            mean, square = X.moments(share)
+            mean, square = X.moments(share, centered=parts.fit_intercept)
             products = X.correlate(mean, slope)
         else:
             mean, square = map(np.asarray, moments(X, share, centered=parts.fit_intercept))

@@ -17,6 +17,7 @@ from sklearn.model_selection import GridSearchCV
 from bayesglm import (
     GLM,
     GLMCV,
+    ClassifierGLM,
     Design,
     PopulationGLM,
     approximate_loo,
@@ -90,6 +91,99 @@ def test_fits_under_kinks_are_those_of_dense_arrays(family, regularizer, rng):
     other = GLM(**model.get_params()).fit(X, y, sample_weight=weight, offset=offset)
     agree(dense, other, X, y)
     np.testing.assert_array_equal(other.coef_ == 0, dense.coef_ == 0)
+
+
+@pytest.mark.parametrize("regularizer", REGULARIZERS)
+def test_fits_without_an_intercept_are_those_of_dense_arrays(regularizer, rng):
+    X, y, weight, offset = draw(rng, "Poisson", outputs=2)
+    model = PopulationGLM(
+        regularizer=regularizer,
+        regularizer_strength=REGULARIZERS[regularizer],
+        fit_intercept=False,
+        solver_kwargs={"tol": 1e-11},
+    )
+    arguments = {"sample_weight": weight, "offset": np.stack([offset, -offset], 1)}
+    dense = model.fit(X.toarray(), y, **arguments)
+    other = PopulationGLM(**model.get_params()).fit(X, y, **arguments)
+    agree(dense, other, X, y)
+    assert (other.intercept_ == 0).all()
+    np.testing.assert_array_equal(other.coef_ == 0, dense.coef_ == 0)
+
+
+SOME_FLAT = np.where(np.arange(9) < 2, 0.0, 0.03)
+
+
+def draw_labels(rng, shape=(200, 9), n_classes=3, density=0.4):
+    """Sparse features and labels of two columns."""
+    X = sparse.random_array(shape, density=density, rng=rng, format="csr")
+    eta = 3 * X @ rng.normal(size=(shape[1], n_classes))
+    labels = [(eta[:, order] + rng.gumbel(size=eta.shape)).argmax(1) for order in (slice(None), slice(None, None, -1))]
+    return X, np.column_stack(labels)
+
+
+@pytest.mark.parametrize(
+    ("regularizer", "strength"),
+    [*REGULARIZERS.items(), ("Ridge", SOME_FLAT), ("Lasso", SOME_FLAT)],
+    ids=str,
+)
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_classes_are_those_of_dense_arrays(regularizer, strength, fit_intercept, rng):
+    X, y = draw_labels(rng)
+    settings = {"fit_intercept": fit_intercept, "solver_kwargs": {"tol": 1e-11}}
+    arguments = {"sample_weight": rng.integers(0, 4, len(y)), "offset": 0.1 * rng.normal(size=(len(y), 2, 3))}
+    dense, other = (
+        ClassifierGLM(regularizer, strength, **settings).fit(features, y, **arguments)
+        for features in (X.toarray(), X)
+    )  # fmt: skip
+    np.testing.assert_allclose(other.coef_, dense.coef_, atol=2e-9)
+    np.testing.assert_allclose(other.intercept_, dense.intercept_, atol=2e-9)
+    np.testing.assert_array_equal(other.coef_ == 0, dense.coef_ == 0)
+    assert other.converged_
+    assert other.kkt_residual_ <= 1e-10
+    if regularizer in ("UnRegularized", "Ridge"):
+        np.testing.assert_allclose(other.dof_resid_, dense.dof_resid_)
+    np.testing.assert_allclose(other.predict_proba(X), dense.predict_proba(X.toarray()), rtol=1e-7)
+    assert other.score(X, y) == dense.score(X.toarray(), y)
+
+
+@pytest.mark.parametrize("regularizer", ["Ridge", "Lasso"])
+def test_classes_of_more_features_than_samples(regularizer, rng):
+    X, y = draw_labels(rng, (80, 600), density=0.05)
+    model = ClassifierGLM(regularizer, 0.01, solver_kwargs={"tol": 1e-10})
+    dense, other = (ClassifierGLM(regularizer, 0.01).fit(features, y[:, 0]) for features in (X.toarray(), X))
+    np.testing.assert_allclose(other.coef_, dense.coef_, atol=1e-7)
+    assert other.converged_
+    np.testing.assert_allclose(80 - other.dof_resid_, 80 - dense.dof_resid_, rtol=0.1)
+    grid = strength_grid(model, X, y[:, 0], 4)
+    np.testing.assert_allclose(grid, strength_grid(model, X.toarray(), y[:, 0], 4))
+    chosen, same = (
+        GLMCV(model, 3, cv=3, progress_bar=False).fit(features, y[:, 0]) for features in (X, X.toarray())
+    )  # fmt: skip
+    np.testing.assert_allclose(chosen.validation_scores_, same.validation_scores_, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_many_coefficients_of_classes_are_found_by_products(dtype, rng, monkeypatch):
+    X, y = draw_labels(rng)
+    features, model = X.toarray().astype(dtype), ClassifierGLM("Ridge", 0.01)
+    dense = model.fit(features, y)
+    monkeypatch.setattr("bayesglm._fitting.MOST_OF_CLASSES", 10)
+    other = ClassifierGLM("Ridge", 0.01).fit(features, y)
+    np.testing.assert_allclose(other.coef_, dense.coef_, atol=1e-9 if dtype == np.float64 else 1e-5)
+    assert other.coef_.dtype == other.intercept_.dtype == dtype
+    assert other.converged_
+    np.testing.assert_allclose(other.dof_resid_, dense.dof_resid_, rtol=1e-5)
+    monkeypatch.setattr("bayesglm._working_set.MOST_OF_CLASSES", 10)
+    with pytest.raises(ValueError, match="more than 10 coefficients of classes that may not be zero"):
+        ClassifierGLM("Lasso", 0.001).fit(X, y)
+
+
+def test_classes_that_separate_or_are_collinear_are_told(rng):
+    X, y = draw_labels(rng)
+    with pytest.warns(ConvergenceWarning, match="one of many"):
+        ClassifierGLM().fit(sparse.hstack([X, X[:, :1]]), y[:, 0])
+    with pytest.warns(ConvergenceWarning, match="separate"):
+        ClassifierGLM().fit(X, (X[:, [0]].toarray() > 0).ravel())
 
 
 @pytest.mark.parametrize("regularizer", ["Ridge", "Lasso"])
@@ -206,6 +300,8 @@ TIGHT = {"tol": 1e-12, "max_iter": 100_000}
         ("Gaussian", TheirElasticNet(0.02, l1_ratio=0.4, **TIGHT)),
         ("Bernoulli", LogisticRegression(C=0.1, tol=1e-11, max_iter=1000)),
         ("Bernoulli", LogisticRegression(C=1.0, l1_ratio=1.0, solver="saga", tol=1e-9, max_iter=100_000)),
+        ("Poisson", PoissonRegressor(alpha=0.1, fit_intercept=False, solver="newton-cholesky", tol=1e-10)),
+        ("Gaussian", TheirLasso(0.02, fit_intercept=False, **TIGHT)),
     ],
     ids=str,
 )
