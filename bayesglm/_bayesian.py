@@ -13,7 +13,14 @@ from bayesglm._fitted import warn_of_fit
 from bayesglm._fitting import fit_path
 from bayesglm._incremental import IncrementalGLM
 from bayesglm._model import glm_model, read_traced
-from bayesglm._options import check_draws, check_method, check_random_strengths, check_run_options, read_key
+from bayesglm._options import (
+    check_draws,
+    check_method,
+    check_random_strengths,
+    check_run_options,
+    drops_missing,
+    read_key,
+)
 from bayesglm._sparse_matrix import refuse_sparse
 from bayesglm._strength import fill_strength
 from bayesglm._targets import read_offset
@@ -63,13 +70,15 @@ class BayesianGLM(IncrementalGLM):
         Returns
         -------
         y, mean : numpy.ndarray
-            Shape (n,) for GLM, (n, outputs) for PopulationGLM.
+            Shape (n,) for GLM, (n, outputs) for PopulationGLM; NaN where `predict` is.
         """
         spec = self._spec(needs_dispersion=True)
         entropy = read_key(key)
-        mean = self._predict(X, offset)
-        y = draw_y_at(mean.reshape(len(mean), -1), spec, np.random.default_rng(entropy))
-        return y.reshape(len(mean), *spec.outputs.response_shape), mean
+        mean = self._predict(X, offset, missing=drops_missing(self.nan_policy))
+        flat = mean.reshape(len(mean), -1)
+        known = ~np.isnan(flat).any(1)
+        y = draw_y_at(flat[known], spec, np.random.default_rng(entropy))
+        return _in_place(y, known).reshape(len(mean), *spec.outputs.response_shape), mean
 
     def sample(
         self,
@@ -229,13 +238,12 @@ class BayesianGLM(IncrementalGLM):
         if "posterior_" not in vars(self):
             raise NotFittedError(f"This {type(self).__name__} has no posterior yet: call sample first.")
         check_draws(num_samples, seed)
-        matrix = self._read_new(X, spec)
-        refuse_sparse(matrix, "posterior_predictive")
-        shift = read_offset(offset, len(matrix), spec.outputs, matrix.dtype)
+        matrix, shift, known = self._read_for_draws(X, offset, "posterior_predictive")
         with jax.enable_x64(matrix.dtype == np.float64):
             draws, labels = read_posterior(self.posterior_, spec)
             draws, labels = thin(draws, labels, num_samples)
-            y, mean = draw_y(draws, matrix, shift, spec, np.random.default_rng(seed))
+            drawn = draw_y(draws, matrix[known], shift[known], spec, np.random.default_rng(seed))
+            y, mean = (_in_place(each, known, axis=2) for each in drawn)
         self.posterior_.update(prediction_groups(y, mean, matrix, shift, labels, spec).children)
         return self.posterior_
 
@@ -271,17 +279,23 @@ class BayesianGLM(IncrementalGLM):
             raise ValueError(
                 f"There is no prior predictive distribution, for the prior is flat of {' and of '.join(flat)}."
             )
-        matrix = self._read_new(X, spec)
-        refuse_sparse(matrix, "prior_predictive")
-        shift = read_offset(offset, len(matrix), spec.outputs, matrix.dtype)
+        matrix, shift, known = self._read_for_draws(X, offset, "prior_predictive")
         with jax.enable_x64(matrix.dtype == np.float64):
             draws = prior_draws(spec, num_samples, seed, matrix.dtype)
-            y, _ = draw_y(draws, matrix, shift, spec, np.random.default_rng(seed))
-        groups = prior_groups(draws, y, spec)
+            y, _ = draw_y(draws, matrix[known], shift[known], spec, np.random.default_rng(seed))
+        groups = prior_groups(draws, _in_place(y, known, axis=2), spec)
         if "posterior_" not in vars(self):
             return groups
         self.posterior_.update(groups.children)
         return self.posterior_
+
+    def _read_for_draws(self, X, offset, what):
+        """A dense matrix, the offset (n, outputs), and which samples lack nothing."""
+        spec, missing = self._spec(), drops_missing(self.nan_policy)
+        matrix = self._read_new(X, spec, missing=missing)
+        refuse_sparse(matrix, what)
+        shift = read_offset(offset, len(matrix), spec.outputs, matrix.dtype, missing=missing)
+        return matrix, shift, ~np.isnan(matrix).any(1) & ~np.isnan(shift).any(1)
 
     def prior_summary(self, X=None):
         """Tell which prior each strength is.
@@ -308,8 +322,10 @@ class BayesianGLM(IncrementalGLM):
         from bayesglm._prior_summary import summarize_priors
 
         spec = self._spec()
-        matrix = None if X is None else self._read_new(X, spec).astype(np.float64)
-        refuse_sparse(matrix, "sd_of_effect")
+        matrix = None
+        if X is not None:
+            matrix, _, known = self._read_for_draws(X, None, "sd_of_effect")
+            matrix = matrix[known].astype(np.float64)
         with jax.enable_x64(True):
             return summarize_priors(matrix, spec)
 
@@ -431,3 +447,13 @@ class BayesianGLM(IncrementalGLM):
         """
         spec = self._spec(needs_dispersion=True)
         return glm_model(spec, *read_traced(X, y, sample_weight, offset, spec))
+
+
+def _in_place(values, known, axis=0):
+    """Values of the samples that are known (n,), along an axis of all of them: NaN for the others."""
+    if known.all():
+        return values
+    values = np.moveaxis(values, axis, 0)
+    whole = np.full((len(known), *values.shape[1:]), np.nan, np.result_type(values.dtype, np.float32))
+    whole[known] = values
+    return np.moveaxis(whole, 0, axis)

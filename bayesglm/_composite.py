@@ -4,7 +4,7 @@ Minimizes, over coefficients w (p, m) of some features and intercepts b (m,), wi
 
     F(w, b) = sum_i weight_i sum_o loss(y_io, offset_io + b_o + x_i w_o) + penalty(w).
 
-Each step replaces the loss by its quadratic model with Fisher curvature, profiles the intercepts out, solves
+Each step replaces the loss by its quadratic model with positive curvature, profiles the intercepts out, solves
 the penalized quadratic problem, and goes back along the way until F falls. The Hessian of an earlier step serves
 again as long as the residual falls fast. The quadratic problem is that of `_quadratic`.
 
@@ -28,6 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayesglm._passes import (
+    curvature_of_steps,
     expected_curvature,
     joint_curvature,
     own_curvature,
@@ -139,7 +140,7 @@ class _State(NamedTuple):
     value: Any  # F
     noise: Any  # rounding error of F
     slope: Any  # (n, m) weight * derivative of the loss
-    curvature: Any  # (n, m) weight * expected second derivative
+    curvature: Any  # (n, m) weight * second derivative
     grad: Any  # (p, m)
     slopes: Any  # (m,) derivatives by the intercepts
     rms: Any  # root mean square of the loss's derivatives
@@ -153,7 +154,7 @@ class _State(NamedTuple):
 
 def minimize(
     X, square, count, y, weight, offset, strength, free, start, *,
-    loss, mean, joint, prior, tol, max_iter, exact_gram, fit_intercept=True, hessian=None, past=None,
+    loss, mean, joint, canonical, prior, tol, max_iter, exact_gram, fit_intercept=True, hessian=None, past=None,
 ):  # fmt: skip
     """Minimize the penalized loss.
 
@@ -174,6 +175,8 @@ def minimize(
         loss(y, eta) and mean(eta), elementwise.
     joint : bool
         Whether they are rather functions of each row, the loss one whose terms are to be summed.
+    canonical : bool
+        Whether the expected second derivatives of the loss are those that it has.
     prior : class with penalty, prox, common, is_flat, smooth and separable
     tol : float
         Largest residual at which to stop.
@@ -197,6 +200,9 @@ def minimize(
         before = None if past is None else past.hessian
         return profiled_hessian(X, curvature, free, count, fit_intercept=fit_intercept, past=before)
 
+    def expected(eta):
+        return joint_curvature(mean, eta) if joint else expected_curvature(loss, mean, eta)
+
     def objective(coef, intercept, eta):
         """F, infinite where eta is, and its rounding error."""
         terms = jnp.where(column > 0, column * loss(y, eta), 0.0)
@@ -215,7 +221,7 @@ def minimize(
         coef, intercept, hessian, before, length, n_iter, stuck, _ = at
         eta = offset + intercept + (coef.T @ X).T
         slope = value_and_slope(loss, y, eta, joint=joint)[1]
-        curvature = joint_curvature(mean, eta) if joint else expected_curvature(loss, mean, eta)
+        curvature = expected(eta) if canonical else curvature_of_steps(loss, mean, y, eta)
         # What overflows must not meet a weight of 0.
         slope = jnp.where(column > 0, slope, 0.0)
         curvature = jnp.where(_beside(column, curvature) > 0, curvature, 0.0)
@@ -310,7 +316,10 @@ def minimize(
     if exact_gram:
         now, then = own_curvature(end.curvature), own_curvature(last.curvature)
         old |= jnp.any(jnp.abs(now - then) > 1e-9 * now)
-    last = jax.lax.cond(old, lambda: second_derivatives(end.curvature), lambda: last)
+    if canonical:
+        last = jax.lax.cond(old, lambda: second_derivatives(end.curvature), lambda: last)
+    else:
+        last = second_derivatives(jnp.where(column > 0, column * expected(end.eta), 0.0))
     return Solution(
         coef=end.coef,
         intercept=end.intercept,

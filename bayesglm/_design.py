@@ -21,6 +21,7 @@ __all__ = [
     "Layout",
     "aligned_empty",
     "as_numbers",
+    "by_columns",
     "check_columns",
     "check_finite",
     "column_names",
@@ -32,6 +33,7 @@ __all__ = [
 
 # Bytes, at a multiple of which JAX takes an array without copying it.
 ALIGNMENT = 64
+MAKE_NUMBERS = "make it numbers, such as one column of zeros and ones for each level, or use a formula"
 
 
 class Design:
@@ -276,15 +278,14 @@ def as_numbers(value, label):
     if np.ma.is_masked(value):
         raise ValueError(f"{label} has masked entries; drop those samples or fill them in.")
     try:
-        array = _frame_to_array(value) if column_names(value) is not None else np.asarray(value)
+        array = _frame_to_array(value) if _is_frame(value) else np.asarray(value)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{label} cannot be read as an array of numbers: {error}") from error
     if array.dtype.kind in "biuf":
         return array
-    # Python's numbers, and JAX's small float types (bfloat16), are numbers to NumPy only after a cast.
-    small = array.dtype.kind == "V" and jax.numpy.issubdtype(array.dtype, jax.numpy.floating)
-    if small or (array.dtype.kind == "O" and array.ndim and all(isinstance(one, numbers.Real) for one in array.flat)):
-        return array.astype(np.float64)
+    array = _all_numbers(array)
+    if array.dtype.kind == "f":
+        return array
     hint = " Complex data not supported." if array.dtype.kind == "c" else ""
     if label == "y" and array.dtype.kind in "OUST":
         hint = " Labels are for ClassifierGLM."
@@ -356,10 +357,45 @@ def _ndim(node):
     return np.ndim(node)
 
 
+def _all_numbers(array):
+    """The array; in double precision where it holds Python's numbers, or JAX's small float types (bfloat16)."""
+    small = array.dtype.kind == "V" and jax.numpy.issubdtype(array.dtype, jax.numpy.floating)
+    if small or (array.dtype.kind == "O" and array.ndim and all(isinstance(one, numbers.Real) for one in array.flat)):
+        return array.astype(np.float64)
+    return array
+
+
+def _is_frame(value):
+    return getattr(value, "columns", None) is not None
+
+
 def column_names(leaf):
-    """Column names of a data frame, or None."""
-    columns = getattr(leaf, "columns", None)
-    return None if columns is None else tuple(str(column) for column in columns)
+    """Names of the columns of a data frame, or of a matrix of xarray; None if there are none."""
+    if _is_frame(leaf):
+        return tuple(str(column) for column in leaf.columns)
+    dims: Any = getattr(leaf, "dims", None)
+    if not isinstance(dims, tuple) or len(dims) != 2 or dims[1] not in leaf.indexes:
+        return None
+    return tuple(str(label) for label in leaf.indexes[dims[1]])
+
+
+def by_columns(value, columns, label):
+    """Values (p,) of columns; those of a pandas Series whose labels are these, in their order.
+
+    Raises
+    ------
+    ValueError
+        If it has other labels.
+    """
+    index = getattr(value, "index", None)
+    if columns is None or index is None or callable(index) or np.ndim(value) != 1:
+        return value
+    names = [str(name) for name in index]
+    if names == list(map(str, range(len(names)))):
+        return value
+    if sorted(names) != sorted(columns):
+        raise ValueError(f"{label} has the labels {names}; X has the columns {list(columns)}.")
+    return value.iloc[[names.index(column) for column in columns]]
 
 
 def _frame_to_array(frame):
@@ -368,13 +404,17 @@ def _frame_to_array(frame):
     repeated = sorted({str(name) for name in names if names.count(name) > 1})
     if repeated:
         raise ValueError(f"the column names {repeated} occur more than once")
+    dtypes = getattr(frame, "dtypes", None)
+    for name, dtype in zip(names, () if dtypes is None or callable(dtypes) else dtypes, strict=False):
+        if str(dtype) == "category":
+            raise ValueError(f"column {name!r} is of dtype category: {MAKE_NUMBERS}")
     whole = np.asarray(frame)
     if whole.dtype.kind in "biuf":
         return np.ascontiguousarray(whole)
-    columns = [np.asarray(frame[column]) for column in frame.columns]
+    columns = [_all_numbers(np.asarray(frame[column])) for column in frame.columns]
     for name, column in zip(frame.columns, columns, strict=True):
         if column.dtype.kind not in "biuf":
-            raise ValueError(f"column {name!r} is of dtype {column.dtype}: make it numbers, or use a formula")
+            raise ValueError(f"column {name!r} is of dtype {column.dtype}: {MAKE_NUMBERS}")
     return np.stack(columns, axis=1) if columns else np.empty((len(frame), 0))
 
 

@@ -326,7 +326,9 @@ def draw_traces(axis, mean, observed, draws, prob, binary):
     places = np.arange(len(mean))
     if draws is not None:
         low, high = np.quantile(draws, [(1 - prob) / 2, (1 + prob) / 2], axis=0)
-        label = f"{prob:.0%} intervals of the mean" if binary else _interval_label(prob, low, high, observed, "y")
+        seen = ~np.isnan(observed) & ~np.isnan(low)
+        inside = low[seen], high[seen], observed[seen]
+        label = f"{prob:.0%} intervals of the mean" if binary else _interval_label(prob, *inside, "y")
         axis.fill_between(places, low, high, color="C0", alpha=0.25, linewidth=0, label=label, zorder=1)
     look = {"linestyle": "none", "marker": "|", "markersize": 5} if binary else {"linewidth": 0.8}
     axis.plot(places, observed, color="0.2", label="observed", zorder=2, **look)

@@ -1,7 +1,7 @@
 """The estimator: arguments, data and strengths read, the penalized fit, predictions and scores."""
 
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, ClassVar
 
 import jax
@@ -15,9 +15,9 @@ from bayesglm._design import read_design, same_layout
 from bayesglm._fitted import warn_of_fit
 from bayesglm._fitting import Setup, Start, fit_path
 from bayesglm._formula import read_formula
-from bayesglm._options import check_prior_shapes, drops_missing, resolve
+from bayesglm._options import PARTS, check_prior_shapes, drops_missing, part_of, resolve
 from bayesglm._problem import Data, Outputs, without_missing, without_unseen
-from bayesglm._score import SCORE_TYPES, score_fit
+from bayesglm._score import SCORE_TYPES, score_fit, scores_each
 from bayesglm._sparse_matrix import refuse_sparse
 from bayesglm._strength import (
     fill_strength,
@@ -27,7 +27,7 @@ from bayesglm._strength import (
     read_unknowns,
     refuse_random,
 )
-from bayesglm._targets import check_counts, read_offset, read_successes, read_targets, read_weights
+from bayesglm._targets import check_counts, output_names, read_offset, read_successes, read_targets, read_weights
 from bayesglm.observation_models import GaussianObservations
 
 __all__ = ["PenalizedGLM", "targets_of_formula"]
@@ -92,6 +92,28 @@ class PenalizedGLM(BaseEstimator):
             Fitted. Its methods take data frames with the formula's columns for X, and need no y.
         """
         return cls(**settings, formula=formula).fit(data, sample_weight=sample_weight, offset=offset)
+
+    def get_params(self, deep=True):
+        """Arguments of the constructor; with `deep` those of their objects, too, such as ``regularizer__mask``."""
+        found = BaseEstimator.get_params(self, deep)
+        for name in set(PARTS) & set(found) if deep else ():
+            part = part_of(name, found[name])
+            if is_dataclass(part):
+                found |= {f"{name}__{field.name}": getattr(part, field.name) for field in fields(part)}
+        return found
+
+    def set_params(self, **params):
+        """Change arguments of the constructor; ``regularizer__mask=...`` makes a new regularizer, with that mask."""
+        nested = {key: value for key, value in params.items() if key.partition("__")[0] in PARTS and "__" in key}
+        BaseEstimator.set_params(self, **{key: value for key, value in params.items() if key not in nested})
+        for key, value in nested.items():
+            name, _, field = key.partition("__")
+            part = part_of(name, getattr(self, name))
+            known = [each.name for each in fields(part)] if is_dataclass(part) else []
+            if field not in known or name not in self._get_param_names():
+                raise ValueError(f"{key} is no parameter of {type(self).__name__} with {name}={part!r}.")
+            setattr(self, name, replace(part, **{field: value}))
+        return self
 
     def __sklearn_clone__(self):
         twin = BaseEstimator.__sklearn_clone__(self)
@@ -178,7 +200,9 @@ class PenalizedGLM(BaseEstimator):
         with jax.enable_x64(matrix.dtype == np.float64):
             return np.array(spec.form.link.inverse(self._linear_predictor(matrix, offset, missing=missing)))
 
-    def score(self, X, y=None, *, sample_weight=None, offset=None, score_type=None):
+    def score(
+        self, X, y=None, *, sample_weight=None, offset=None, score_type=None, multioutput="uniform_average"
+    ):  # fmt: skip
         """Score the fit on data.
 
         Parameters
@@ -191,13 +215,16 @@ class PenalizedGLM(BaseEstimator):
             outputs; McFadden's score is 1 - log-likelihood / that of the null model, Cohen's
             1 - deviance / that of the null model, each of all outputs together. The null model predicts the
             mean of the y that is scored.
+        multioutput : {"uniform_average", "raw_values"}
+            Whether the outputs make one score, or have one each.
 
         Returns
         -------
-        float
+        float, or numpy.ndarray (outputs,)
         """
         if not isinstance(score_type, str | None) or score_type not in SCORE_TYPES:
             raise ValueError(f"score_type must be one of {SCORE_TYPES}; got {score_type!r}.")
+        each = scores_each(multioutput)
         spec = self._spec(needs_dispersion=score_type in ("log-likelihood", "pseudo-r2-McFadden"))
         # In double precision whatever X is: the deviance is a small difference of large sums.
         missing = drops_missing(self.nan_policy)
@@ -213,7 +240,10 @@ class PenalizedGLM(BaseEstimator):
             kept = ~np.isnan(weight) & ~np.isnan(targets).any(1) & ~np.isnan(eta).any(1) if missing else slice(None)
             if missing and not (weight[kept] > 0).any():
                 raise ValueError("nan_policy='drop' leaves no sample to score.")
-            return float(score_fit(targets[kept], eta[kept], [weight[kept]], spec.form, spec.scale, score_type)[0])
+            (found,) = score_fit(
+                targets[kept], eta[kept], [weight[kept]], spec.form, spec.scale, score_type, each=each
+            )  # fmt: skip
+            return found if each else float(found)
 
     def _release(self):
         """Let go of the data of the last fit before those of the next are put together."""
@@ -294,7 +324,8 @@ class PenalizedGLM(BaseEstimator):
         """
         parts, missing = self._resolve(), drops_missing(self.nan_policy)
         if self.formula is not None:
-            terms = read_formula(self.formula, X, missing=missing) if terms is None else terms
+            if terms is None:
+                terms = read_formula(self.formula, X, missing=missing, fit_intercept=parts.fit_intercept)
             kept = terms.complete(X, with_targets=True) if missing else None
             y = targets_of_formula(terms, X, y, kept=kept, labels=self._has_labels)
             X = terms.design(X, kept=kept)
@@ -324,7 +355,7 @@ class PenalizedGLM(BaseEstimator):
                 raise ValueError("observation_model 'Binomial' is for GLM, one output; got PopulationGLM.")
             y, _ = read_successes(y, n_samples, missing=missing)
         targets = read_targets(y, n_samples, family, dtype, population=self._population, missing=missing)
-        return targets, Outputs(targets.shape[1], self._population)
+        return targets, Outputs(targets.shape[1], self._population, names=output_names(y) if self._population else None)
 
     @staticmethod
     def _weights(sample_weight, y, n_samples, family, dtype, *, missing):
@@ -400,10 +431,15 @@ class PenalizedGLM(BaseEstimator):
 
 
 def targets_of_formula(terms, data, y, *, missing=False, kept=None, labels):
-    """What a formula has as y, numbers or labels; a ValueError if one was handed over, too."""
-    if y is not None:
-        raise ValueError(
-            "y must be None for a model with a formula, which has its own: hand over the data frame alone."
-        )
+    """What a formula has as y, numbers or labels; a ValueError if another y was handed over, too."""
     kept = terms.complete(data, with_targets=True) if missing else kept
-    return terms.labels(data, kept) if labels else terms.targets(data, kept)
+    found = terms.labels(data, kept) if labels else terms.targets(data, kept)
+    if y is not None:
+        some = slice(None) if kept is None else kept
+        given, own = np.asarray(y), np.asarray(found)
+        if given.size != own.size or not (given.reshape(own.shape)[some] == own[some]).all():
+            raise ValueError(
+                "y must be None, or what the formula has on its left side, for a model with a formula: hand over the "
+                "data frame alone."
+            )
+    return found

@@ -232,8 +232,8 @@ def _find_modes(X, data, batch, scale, start, parts, effort):
         static["trace"] = "exact" if exact else "none" if effort.rough else "cheap"
         products = X if isinstance(X, SparseMatrix) else SparseMatrix.of(data.X)
         with jax.enable_x64(True):
-            rest, scale, start = jax.tree.map(_as_double, (problem[1:], scale, start))
-            modes = find_sparse_smooth_modes(products, *rest, scale, start, tol, parts.max_iter, **static)
+            arguments = *jax.tree.map(_as_double, (*problem[1:], scale, start)), tol, parts.max_iter
+            modes = find_sparse_smooth_modes(products, *arguments, **static)
         modes = modes._replace(coef=modes.coef.astype(dtype), intercept=modes.intercept.astype(dtype))
     elif parts.prior.smooth and not parts.family.joint:
         dual = n_features > n_samples and bool(((batch.strength > 0) | ~batch.free).all())

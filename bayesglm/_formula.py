@@ -8,10 +8,16 @@ from typing import Any
 import numpy as np
 
 from bayesglm._design import column_names, take_rows
+from bayesglm._warn import warn_user
 
 __all__ = ["Terms", "read_formula"]
 
 INTERCEPT = "1"
+# What formulas of other packages may have, and what is there instead.
+UNKNOWN = {
+    r"~\s*\.(?!\w)|\+\s*\.(?!\w)": "'.', which does not stand for all columns here: name them",
+    r"\boffset\(": "an offset as a term, which is no term here: hand it over as offset=...",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +63,7 @@ class Terms:
         return columns[0] if kept is not None else np.asarray(data[names[0]])
 
 
-def read_formula(formula, data, *, missing=False):
+def read_formula(formula, data, *, missing=False, fit_intercept=True):
     """Read a formula with the data of a fit.
 
     Parameters
@@ -67,10 +73,17 @@ def read_formula(formula, data, *, missing=False):
     data : data frame
     missing : bool
         Whether rows may lack some of what the formula needs; they are not read then.
+    fit_intercept : bool
+        Whether the model has an intercept, whatever the formula says.
 
     Returns
     -------
     Terms
+
+    Warns
+    -----
+    UserWarning
+        If the formula leaves the intercept out, and has no factor for which that would matter.
 
     Raises
     ------
@@ -81,17 +94,26 @@ def read_formula(formula, data, *, missing=False):
         import formulaic
     except ImportError as error:
         raise ImportError("formula needs the package formulaic: pip install 'bayesglm[formula]'.") from error
+    for pattern, hint in UNKNOWN.items():
+        if re.search(pattern, str(formula)):
+            raise ValueError(f"formula has {hint}; got {formula!r}.")
     try:
         parsed = formulaic.Formula(formula)
     except Exception as error:
         raise ValueError(f"formula {formula!r} cannot be read: {error}") from error
-    if not isinstance(parsed, formulaic.StructuredFormula):
-        raise ValueError(f"formula must have two sides, as in 'y ~ a + b'; got {formula!r}.")
+    if not isinstance(parsed, formulaic.StructuredFormula) or isinstance(parsed.rhs, tuple):
+        raise ValueError(f"formula must have two sides, as in 'y ~ a + b', and no '|'; got {formula!r}.")
     if missing:
         data = take_rows(data, np.flatnonzero(_complete(_named(formula, data), data)))
     found = _evaluate(parsed, data)
     if set(found.rhs.model_spec.term_slices) <= {INTERCEPT}:
         raise ValueError(f"formula must have a term besides the intercept; got {formula!r}.")
+    kinds = [kind.value for kind, _ in found.rhs.model_spec.encoder_state.values()]
+    if fit_intercept and INTERCEPT not in found.rhs.model_spec.term_slices and "categorical" not in kinds:
+        warn_user(
+            f"formula {formula!r} leaves the intercept out, but the model has one: say fit_intercept=False for none. "
+            "(Without it, a formula gives every level of a factor a coefficient; this one has no factor.)"
+        )
     return Terms(found.lhs.model_spec, found.rhs.model_spec)
 
 
@@ -133,5 +155,7 @@ def _evaluate(spec, data, kept=None):
             # A level that the fit did not have would be the base.
             warnings.simplefilter("error", DataMismatchWarning)
             return spec.get_model_matrix(data, na_action="raise")
+    except ModuleNotFoundError as error:
+        raise ImportError(f"formula needs the package {error.name} to read a {type(data).__name__}.") from error
     except Exception as error:
         raise ValueError(f"formula and data do not fit: {error}") from error

@@ -54,7 +54,7 @@ def data_tree(
     if spec.outputs.several:
         first = problem_of_output[:: spec.outputs.n_classes]
         each = {name: values[..., first] for name, values in stats.items()}
-        dims, coords = dict.fromkeys(each, ["output"]), {"output": np.arange(len(first))}
+        dims, coords = dict.fromkeys(each, ["output"]), {"output": _output_coords(spec)["output"]}
         per_output = from_dict({"sample_stats_output": each}, dims=dims, coords=coords)
         tree["sample_stats_output"] = per_output["sample_stats_output"]
     return tree
@@ -221,7 +221,8 @@ def _output_dims(spec):
 def _output_coords(spec):
     """Coordinates of outputs; labels that are neither numbers nor all text are written as text."""
     classes = spec.outputs.classes
-    coords = {"output": np.arange(spec.outputs.n_responses)}
+    names = spec.outputs.names
+    coords = {"output": np.arange(spec.outputs.n_responses) if names is None else np.array(names)}
     if classes is None:
         return coords
     return coords | {"class": classes if classes.dtype.kind in "iuf" else np.array(list(map(str, classes)))}

@@ -14,6 +14,7 @@ from bayesglm._composite import blank_hessian, minimize
 from bayesglm._passes import moments
 from bayesglm._quadratic import trace_of_hat
 from bayesglm._smooth import minimize_smooth
+from bayesglm.observation_models import is_canonical
 
 __all__ = ["Mode", "Seen", "find_modes", "find_smooth_modes", "likeliest_scale", "pearson", "start_of_intercept"]
 
@@ -95,7 +96,8 @@ def _find_modes(
         )
         solution = minimize(
             features, square, len(square), y, share, offset, strength, free, (coef, intercept), exact_gram=not rough,
-            joint=family.joint, loss=partial(family.nll, link=link, scale=scale), mean=link.inverse, prior=prior,
+            joint=family.joint, canonical=is_canonical(family, link), prior=prior,
+            loss=partial(family.nll, link=link, scale=scale), mean=link.inverse,
             tol=tol, max_iter=max_iter, fit_intercept=fit_intercept, hessian=hessian, past=past,
         )  # fmt: skip
         coef = solution.coef
@@ -166,8 +168,8 @@ def _find_smooth_modes(
     intercept = jnp.where(jnp.isnan(intercept), start_of_intercept(y, offset, share, link, fit_intercept), intercept)
     solution = minimize_smooth(
         X, y, share, offset, strength, free, (coef, intercept),
-        loss=partial(family.nll, link=link, scale=scale), mean=link.inverse, tol=tol, max_iter=max_iter,
-        dual=dual, alike=alike, n_paths=n_paths, trace=trace, fit_intercept=fit_intercept,
+        loss=partial(family.nll, link=link, scale=scale), mean=link.inverse, canonical=is_canonical(family, link),
+        tol=tol, max_iter=max_iter, dual=dual, alike=alike, n_paths=n_paths, trace=trace, fit_intercept=fit_intercept,
     )  # fmt: skip
     eta = offset + solution.intercept + X @ solution.coef
     return Mode(

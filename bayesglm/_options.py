@@ -12,6 +12,7 @@ from bayesglm import links, observation_models, priors
 from bayesglm._numpyro import check_prior, dist, is_distribution
 
 __all__ = [
+    "PARTS",
     "Parts",
     "check_draws",
     "check_method",
@@ -20,6 +21,7 @@ __all__ = [
     "check_run_options",
     "drops_missing",
     "is_conjugate",
+    "part_of",
     "read_key",
     "resolve",
 ]
@@ -39,8 +41,12 @@ REGULARIZERS: dict[str, type] = {
     "ElasticNet": priors.ElasticNet,
     "GroupLasso": priors.GroupLasso,
 }
+# Arguments that are objects with arguments of their own, and their names.
+PARTS = {"observation_model": FAMILIES, "regularizer": REGULARIZERS}
 # Links by whose own name users may call their inverses.
 INVERSES = {"log": "exp", "logit": "logistic", "probit": "norm.cdf", "inverse": "one_over_x"}
+# Other names of inverses, those of SciPy and NeMoS.
+SYNONYMS = {"expit": "logistic"}
 SOLVERS = ("Newton", "ProximalNewton")
 METHODS = ("auto", "exact", "hmc", "laplace", "nuts")
 PARAMETRIZATIONS = ("auto", "direct", "mixture")
@@ -202,6 +208,12 @@ def read_key(key):
         raise ValueError(f"key must be an integer >= 0 or a JAX random key; got {key!r}.") from error
 
 
+def part_of(name, value):
+    """The object that an argument of PARTS stands for; what does not make sense is for `resolve` to refuse."""
+    value = "UnRegularized" if value is None else value
+    return PARTS[name][value]() if isinstance(value, str) and value in PARTS[name] else value
+
+
 def _from_name(value, known, argument):
     """An instance: of a known name, or the object itself if it is of a known type."""
     if isinstance(value, str):
@@ -227,6 +239,7 @@ def _resolve_link(link, family):
     if isinstance(link, links.Link):
         return link
     if isinstance(link, str):
+        link = SYNONYMS.get(link, link)
         if link not in links.LINKS:
             hint = f" The inverse of {link} is {INVERSES[link]!r}." if link in INVERSES else ""
             raise ValueError(

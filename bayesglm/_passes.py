@@ -10,6 +10,7 @@ import jax.numpy as jnp
 __all__ = [
     "blocks",
     "correlate",
+    "curvature_of_steps",
     "expected_curvature",
     "joint_curvature",
     "own_curvature",
@@ -21,6 +22,7 @@ __all__ = [
 ]
 
 BLOCK_BYTES = 1 << 20
+LEAST_CURVATURE = 0.1
 # Rows of a block of a Gram matrix, and columns of which such a block fits into cache.
 GRAM_ROWS, GRAM_COLUMNS = 64, 2048
 
@@ -44,6 +46,15 @@ def expected_curvature(loss, mean, eta):
     """
     expected = jax.lax.stop_gradient(mean(eta))
     return jax.jvp(lambda e: value_and_slope(loss, expected, e)[1], (eta,), (jnp.ones_like(eta),))[1]
+
+
+def curvature_of_steps(loss, mean, y, eta):
+    """Second derivative of the loss in eta for Newton's steps, elementwise: as it is, but not far below the expected.
+
+    Far away, what is expected leads on; near the mode, what is observed makes steps Newton's.
+    """
+    observed = jax.jvp(lambda e: value_and_slope(loss, y, e)[1], (eta,), (jnp.ones_like(eta),))[1]
+    return jnp.maximum(observed, LEAST_CURVATURE * expected_curvature(loss, mean, eta))
 
 
 def joint_curvature(mean, eta):

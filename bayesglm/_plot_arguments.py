@@ -85,7 +85,8 @@ def widths_of(layout):
 def names_of_outputs(spec):
     """How legends call each output."""
     labels = spec.outputs.labels()
-    return labels if spec.outputs.classes is not None else [f"output {label}" for label in labels]
+    unnamed = spec.outputs.classes is None and spec.outputs.names is None
+    return [f"output {label}" for label in labels] if unnamed else labels
 
 
 def names_of_features(layout, leaf):

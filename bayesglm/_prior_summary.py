@@ -192,14 +192,14 @@ def _rows_of_scale(spec):
         variable = "sigma" if spec.form.family.reports_sigma else "sqrt(dispersion)"
         rows.append({"variable": variable, "prior": describe(prior.base_dist)})
         if spec.outputs.several:
-            rows[-1]["output"] = _listed(tuple(block.tolist()), len(spec.k), None)
+            rows[-1]["output"] = _listed(tuple(block.tolist()), len(spec.k), spec.outputs.names)
     return rows
 
 
 def _output(outputs, spec):
     """Columns that tell the outputs."""
     if spec.outputs.classes is None:
-        return {"output": _listed(outputs, len(spec.k), None)} if spec.outputs.several else {}
+        return {"output": _listed(outputs, len(spec.k), spec.outputs.names)} if spec.outputs.several else {}
     return {"class": _listed(outputs, len(spec.k), spec.outputs.labels())}
 
 

@@ -70,11 +70,14 @@ class Outputs:
         Whether responses have an axis for the user.
     classes : numpy.ndarray or None
         Labels, if each response is one of several classes: then each has so many outputs in a row.
+    names : tuple of str or None
+        Of the responses, where y has them.
     """
 
     n_responses: int
     several: bool
     classes: Any = None
+    names: tuple[str, ...] | None = None
 
     @property
     def n_classes(self):
@@ -98,7 +101,7 @@ class Outputs:
 
     def labels(self):
         """Of each output, as tables show it; one empty text if there is no axis."""
-        responses = [str(response) for response in range(self.n_responses)] if self.several else [""]
+        responses = list(map(str, self.names or range(self.n_responses))) if self.several else [""]
         if self.classes is None:
             return responses
         return [f"{response}, {label}" if response else str(label) for response in responses for label in self.classes]

@@ -6,13 +6,20 @@ import numpy as np
 
 from bayesglm.links import IDENTITY
 
-__all__ = ["SCORE_TYPES", "score_fit"]
+__all__ = ["SCORE_TYPES", "score_fit", "scores_each"]
 
 WITH_CONSTANTS = ("log-likelihood", "pseudo-r2-McFadden")
 SCORE_TYPES = (None, "log-likelihood", "pseudo-r2-McFadden", "pseudo-r2-Cohen")
 
 
-def score_fit(y, eta, weights, form, scale, score_type):
+def scores_each(multioutput):
+    """Whether each response has a score of its own; a ValueError if that is not clear."""
+    if not isinstance(multioutput, str) or multioutput not in ("uniform_average", "raw_values"):
+        raise ValueError(f"multioutput must be 'uniform_average' or 'raw_values'; got {multioutput!r}.")
+    return multioutput == "raw_values"
+
+
+def score_fit(y, eta, weights, form, scale, score_type, *, each=False):
     """Score the linear predictors of fits to the same data.
 
     Parameters
@@ -25,10 +32,12 @@ def score_fit(y, eta, weights, form, scale, score_type):
     scale : (..., outputs)
         The family's second parameter.
     score_type : one of SCORE_TYPES
+    each : bool
+        Whether each response has a score of its own.
 
     Returns
     -------
-    list of numpy.ndarray, shape (...)
+    list of numpy.ndarray, shape (...), or (..., responses)
         -inf where a mean lies outside the family's domain.
     """
     family = form.family
@@ -44,7 +53,11 @@ def score_fit(y, eta, weights, form, scale, score_type):
         constant = None if constant is None else constant.sum(-1)
     else:
         null = partial(_null, y, saturated, scale, family)
-    return [_score(loss, saturated, constant, phi[..., 0, :], weight, null(weight), score_type) for weight in weights]
+    combine = np.asarray if each else partial(np.mean, axis=-1)
+    return [
+        _score(loss, saturated, constant, phi[..., 0, :], weight, null(weight), score_type, combine)
+        for weight in weights
+    ]
 
 
 def _null(y, saturated, scale, family, weight):
@@ -62,16 +75,16 @@ def _null_of_classes(y, weight):
     return -np.sum(share * np.log(np.where(share > 0, share, 1.0)), -1)
 
 
-def _score(loss, saturated, constant, phi, weight, null, score_type):
+def _score(loss, saturated, constant, phi, weight, null, score_type, combine):
     share = weight / weight.sum()
     saturated = share @ saturated
     # A mean outside the domain, or one that overflows, must not meet a weight of 0.
     fit = share @ (loss if np.isfinite(loss).all() else np.where(weight[:, None] > 0, loss, 0.0))
     if score_type is None:
-        return np.mean(_fraction(null - saturated, fit - saturated), axis=-1)
+        return combine(_fraction(null - saturated, fit - saturated))
     if score_type == "pseudo-r2-Cohen":
-        return _fraction(np.mean(null - saturated, axis=-1), np.mean(fit - saturated, axis=-1))
-    likelihood, null_likelihood = (np.mean(-each / phi - share @ constant, axis=-1) for each in (fit, null))
+        return _fraction(combine(null - saturated), combine(fit - saturated))
+    likelihood, null_likelihood = (combine(-each / phi - share @ constant) for each in (fit, null))
     if score_type == "log-likelihood":
         return likelihood
     return _fraction(null_likelihood, likelihood)

@@ -81,7 +81,7 @@ class _State(NamedTuple):
 
 
 def minimize_smooth(
-    X, y, share, offset, strength, free, start, *, loss, mean, tol, max_iter, dual, alike, n_paths, trace,
+    X, y, share, offset, strength, free, start, *, loss, mean, canonical, tol, max_iter, dual, alike, n_paths, trace,
     fit_intercept,
 ):  # fmt: skip
     """Minimize the penalized loss of each output.
@@ -97,6 +97,8 @@ def minimize_smooth(
     start : pair of coef (p, m) and intercept (m,), of features as they come
     loss, mean : callable
         loss(y, eta) and mean(eta), elementwise.
+    canonical : bool
+        Whether the expected second derivatives of the loss are those that it has. Otherwise past steps tell of these.
     tol : float
         Largest residual at which to stop.
     max_iter : int
@@ -128,7 +130,7 @@ def minimize_smooth(
     if not dual:
         some = some - center
     shares = n_paths < y.shape[1]
-    always = chosen is None and p <= ALWAYS_NEWTON and not shares
+    always = chosen is None and p <= ALWAYS_NEWTON and not shares and canonical
     kernels = _kernels(X, center, strength, moves, alike) if dual else None
 
     def evaluate(trial):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bayesglm._design import as_numbers
+from bayesglm._design import as_numbers, by_columns
 from bayesglm._numpyro import check_prior, dist, is_distribution
 from bayesglm.priors import ElasticNet, GroupLasso, UnRegularized
 
@@ -111,7 +111,8 @@ def read_unknowns(strength, prior, layout, free, *, output_shape):
         if strength is not None:
             raise ValueError(
                 f"{ARGUMENT} is {strength!r}, but there is no regularizer for it: "
-                "name one ('Ridge', 'Lasso', 'ElasticNet' or 'GroupLasso')."
+                "name one ('Ridge', 'Lasso', 'ElasticNet' or 'GroupLasso'), or set it to None, in a grid by a dict of "
+                "its own for 'UnRegularized'."
             )
         return np.zeros((layout.n_features, n_outputs)), reader.unknowns(np.full(free.shape, -1))
     if isinstance(prior, GroupLasso):
@@ -214,6 +215,7 @@ def read_positive(positive, layout, output_shape):
 
     def read_leaf(value, index, label):
         width = layout.widths[index]
+        value = by_columns(value, layout.columns[index], label)
         array = np.asarray(value)
         allowed = _shapes(width, output_shape)
         if array.dtype.kind not in "biuf" or not np.isin(array, (0, 1)).all():
@@ -357,6 +359,12 @@ class _Reader:
     def _coefficients(self, value, index, label):
         """Broadcast a value to one leaf's coefficients."""
         width = self.layout.widths[index]
+        value = by_columns(value, self.layout.columns[index], label)
+        if isinstance(value, dict) and self.layout.is_array:
+            raise ValueError(
+                f"{label} must be a number or an array of numbers where X is one array; got {_came(value)}. A pandas "
+                "Series gives them by the names of the columns."
+            )
         array = self.numbers(value, label)
         allowed = _shapes(width, self.output_shape)
         if array.shape not in allowed:

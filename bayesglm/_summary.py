@@ -10,6 +10,8 @@ from bayesglm._expansion import covariances, covariances_from, expand, loss_slop
 from bayesglm._model import rates
 from bayesglm._passes import own_curvature
 from bayesglm._problem import Data, against_last, make_batches
+from bayesglm._propriety import boundary_fault
+from bayesglm.links import IDENTITY
 from bayesglm.priors import bound
 
 __all__ = ["Criteria", "fit_criteria", "mode_covariance", "remembered_covariance", "standard_errors", "summary_table"]
@@ -54,7 +56,15 @@ def mode_covariance(data, spec, coef, intercept, *, expected):
         If the data are no longer those of the fit, or leave some direction without curvature.
     """
     problems = _problems(data, spec, coef, intercept, expected)
-    return _assemble(((problem.outputs, covariances(*problem.arguments)) for problem in problems), spec, len(coef))
+    return _assemble(((problem.outputs, _inverse(problem)) for problem in problems), spec, len(coef))
+
+
+def _inverse(problem):
+    """Inverse of the Hessian of a problem (m, 1 + p, m, 1 + p); NaN where there is no mode."""
+    if problem.is_lost:
+        m, width = len(problem.outputs), 1 + problem.arguments[0].shape[1]
+        return np.full((m, width, m, width), np.nan)
+    return covariances(*problem.arguments)
 
 
 def remembered_covariance(memory, spec, coef):
@@ -130,6 +140,9 @@ def fit_criteria(data, spec, coef, intercept):
     outputs, form = spec.outputs, spec.form
     edf = np.empty(outputs.n_responses)
     for problem in _problems(data, spec, coef, intercept, False):
+        if problem.is_lost:
+            edf[problem.outputs] = np.nan
+            continue
         reach = expand(*problem.arguments).covariance
         if outputs.classes is None:
             edf[problem.outputs] = np.einsum("no,noo->o", problem.curvature, reach)
@@ -205,6 +218,7 @@ class _Problem(NamedTuple):
     outputs: Any
     curvature: Any  # (n, m), or (n, m, m) of classes
     arguments: tuple
+    is_lost: bool  # whether an output has no mode, for every y of it is on the boundary
 
 
 def _problems(data, spec, coef, intercept, expected):
@@ -220,8 +234,20 @@ def _problems(data, spec, coef, intercept, expected):
             curvature = weight.reshape(-1, *(1,) * (curvature.ndim - 1)) * curvature
             settings = weight.sum(), spec.form.prior, spec.form.fit_intercept
             arguments = X, curvature, strength, coef[:, outputs], free, *settings
-            _check_stationary(weight[:, None] * slope, eta[:, outputs], weight, *arguments)
-            yield _Problem(outputs, curvature, arguments)
+            fault = _fault_of_boundary(y[:, outputs], weight, spec.form)
+            if fault is not None and not spec.outputs.several:
+                raise ValueError(f"The fit has no finite optimum, and no curvature there, for {fault.cause}.")
+            if fault is None:
+                _check_stationary(weight[:, None] * slope, eta[:, outputs], weight, *arguments)
+            yield _Problem(outputs, curvature, arguments, fault is not None)
+
+
+def _fault_of_boundary(y, weight, form):
+    """The fault of the first output whose every y is on the boundary of the mean's domain, or None."""
+    if form.family.joint or not form.fit_intercept or form.link == IDENTITY:
+        return None
+    faults = (boundary_fault(column, weight, form.family) for column in y.T)
+    return next((fault for fault in faults if fault is not None), None)
 
 
 def _split(data, spec):

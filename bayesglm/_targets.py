@@ -4,13 +4,14 @@ import numpy as np
 from sklearn.exceptions import DataConversionWarning
 from sklearn.utils.multiclass import check_classification_targets
 
-from bayesglm._design import as_numbers, check_finite
+from bayesglm._design import as_numbers, check_finite, column_names
 from bayesglm._warn import warn_user
 
 __all__ = [
     "check_counts",
     "label_array",
     "missing_labels",
+    "output_names",
     "read_classes",
     "read_labels",
     "read_offset",
@@ -18,6 +19,13 @@ __all__ = [
     "read_targets",
     "read_weights",
 ]
+
+
+# Where else y may belong that a family does not take.
+HINTS = {
+    "zeros and ones": " Labels of classes are for ClassifierGLM, successes among trials for the observation_model "
+    "'Binomial'."
+}
 
 
 def read_targets(y, n_samples, family, dtype, *, population, missing=False):
@@ -49,8 +57,15 @@ def read_targets(y, n_samples, family, dtype, *, population, missing=False):
         raise ValueError(
             f"y must hold {family.domain} for {family.__name__}; {int(outside.sum())} of {array.size} entries "
             f"do not, the first is {array[first]:g} at {first[0] if len(first) == 1 else first}."
+            + HINTS.get(family.domain, "")
         )
     return array.reshape(n_samples, -1)
+
+
+def output_names(y):
+    """Names of the columns of y, or None if it has none, or just numbers in order."""
+    names = column_names(y)
+    return None if names is None or names == tuple(map(str, range(len(names)))) else names
 
 
 def read_successes(y, n_samples, *, missing=False):

@@ -26,6 +26,7 @@ from bayesglm._passes import (
 from bayesglm._quadratic import trace_of_hat
 from bayesglm._sparse_composite import minimize_sparse
 from bayesglm._sparse_matrix import SparseMatrix
+from bayesglm.observation_models import is_canonical
 
 __all__ = ["find_sparse_modes"]
 
@@ -269,7 +270,8 @@ def _solve_part(
     penalized = prior.rows(strength, rows), free[rows] & counts[:, None]
     start = jnp.where(counts[:, None], start[0], 0.0), start[1]
     return minimize(
-        gathered, square, count, y, features.share, offset, *penalized, start, joint=family.joint,
+        gathered, square, count, y, features.share, offset, *penalized, start,
+        joint=family.joint, canonical=is_canonical(family, link),
         loss=partial(family.nll, link=link, scale=scale), mean=link.inverse, prior=prior,
         tol=tol, max_iter=max_iter, exact_gram=exact_trace, fit_intercept=fit_intercept,
     )  # fmt: skip

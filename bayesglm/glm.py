@@ -8,7 +8,8 @@ from bayesglm._bayesian import BayesianGLM
 from bayesglm._estimator import targets_of_formula
 from bayesglm._options import drops_missing, resolve
 from bayesglm._problem import Outputs
-from bayesglm._targets import label_array, missing_labels, read_classes, read_labels, read_weights
+from bayesglm._score import scores_each
+from bayesglm._targets import label_array, missing_labels, output_names, read_classes, read_labels, read_weights
 from bayesglm.observation_models import CategoricalObservations
 
 __all__ = ["GLM", "ClassifierGLM", "PopulationGLM"]
@@ -23,8 +24,8 @@ class GLM(BayesianGLM):
         "Poisson", "Gaussian", "Bernoulli", "Gamma", "NegativeBinomial", "Binomial" (y of shape (n, 2), successes and
         trials), or an object of `bayesglm.observation_models`.
     inverse_link_function : str, callable or Link, optional
-        "exp", "identity", "logistic", "softplus", "norm.cdf", "one_over_x", or an increasing function of JAX
-        arrays. By default the family's.
+        "exp", "identity", "logistic", "softplus", "norm.cdf", "cloglog", "one_over_x", or an increasing function of
+        JAX arrays. By default the family's.
     regularizer : str or object, optional
         "UnRegularized" (default), "Ridge", "Lasso", "ElasticNet", "GroupLasso", or an object of
         `bayesglm.priors`.
@@ -234,12 +235,17 @@ class ClassifierGLM(BayesianGLM):
 
     def predict(self, X, *, offset=None):
         """Label of the most probable class, shape (n,) or (n, responses); nothing of X may be missing."""
-        best = self._predict(X, offset).argmax(-1)
-        return self.classes_[best]
+        share = self._predict(X, offset, missing=drops_missing(self.nan_policy))
+        if (lost := np.isnan(share).reshape(len(share), -1).any(1)).any():
+            raise ValueError(
+                f"X or offset lack an entry in {int(lost.sum())} samples, the first at {int(np.argmax(lost))}, which "
+                "have no label then; predict_proba is NaN there."
+            )
+        return self.classes_[share.argmax(-1)]
 
     def predict_proba(self, X, *, offset=None):
         """Probability of each class at the fit, shape (n, classes) or (n, responses, classes); in double precision."""
-        eta = self._predictor(X, offset, missing=drops_missing(self.nan_policy))
+        eta = self._predictor(X, offset)
         with jax.enable_x64(True):
             return np.array(jax.nn.softmax(eta))
 
@@ -254,11 +260,14 @@ class ClassifierGLM(BayesianGLM):
         eta = self._predictor(X, offset)
         return eta[..., 1] - eta[..., 0] if eta.shape[-1] == 2 else eta
 
-    def _predictor(self, X, offset, *, missing=False):
+    def _predictor(self, X, offset):
+        missing = drops_missing(self.nan_policy)
         matrix = self._read_new(X, self._spec(), missing=missing)
         return self._linear_predictor(matrix, offset, missing=missing).astype(np.float64)
 
-    def score(self, X, y=None, *, sample_weight=None, offset=None, score_type=None):
+    def score(
+        self, X, y=None, *, sample_weight=None, offset=None, score_type=None, multioutput="uniform_average"
+    ):  # fmt: skip
         """Score the fit on data.
 
         Parameters
@@ -267,13 +276,17 @@ class ClassifierGLM(BayesianGLM):
             As in `fit`.
         score_type : {"log-likelihood", "pseudo-r2-McFadden", "pseudo-r2-Cohen"}, optional
             By default the accuracy, the share of labels that are right; the others as in `GLM.score`.
+        multioutput : {"uniform_average", "raw_values"}
+            Whether the responses make one score, or have one each.
 
         Returns
         -------
-        float
+        float, or numpy.ndarray (responses,)
         """
+        each = scores_each(multioutput)
         if score_type is not None:
-            return super().score(X, y, sample_weight=sample_weight, offset=offset, score_type=score_type)
+            settings = {"sample_weight": sample_weight, "offset": offset, "multioutput": multioutput}
+            return super().score(X, y, score_type=score_type, **settings)
         terms, missing = self._spec().layout.terms, drops_missing(self.nan_policy)
         share = self._predict(X, offset, missing=missing)
         if terms is not None:
@@ -293,10 +306,15 @@ class ClassifierGLM(BayesianGLM):
         if missing:
             known = ~lost.reshape(right.shape).any(1) & np.isfinite(share.reshape(len(right), -1)).all(1)
             weight = np.where(known, np.nan_to_num(weight), 0.0)
-        return float(np.average(right.mean(1), weights=weight))
+        found = np.average(right, axis=0, weights=weight)
+        return found if each else float(found.mean())
 
     def simulate(self, key, X, *, offset=None):
-        """Draw labels at the fit: y of shape (n,) or (n, responses), and the probabilities of the classes."""
+        """Draw labels at the fit: y of shape (n,) or (n, responses), and the probabilities of the classes.
+
+        Nothing of X may be missing.
+        """
+        self.predict(X, offset=offset)
         y, mean = super().simulate(key, X, offset=offset)
         return self.classes_[y], mean
 
@@ -315,7 +333,9 @@ class ClassifierGLM(BayesianGLM):
 
     def _read_targets(self, y, n_samples, family, dtype, classes=None, *, missing=False):
         targets, classes, several = read_labels(y, n_samples, dtype, classes, missing=missing)
-        return targets, Outputs(targets.shape[1] // len(classes), several, classes)
+        return targets, Outputs(
+            targets.shape[1] // len(classes), several, classes, output_names(y) if several else None
+        )
 
     def _set_fitted(self, fitted, strength):
         super()._set_fitted(fitted, strength)

@@ -36,6 +36,13 @@ NEMOS_MODELS: dict[str, type] = {
     "ClassifierGLM": ClassifierGLM,
     "ClassifierPopulationGLM": ClassifierGLM,
 }
+# Estimators of scikit-learn that choose by cross-validation: what they chose, and what that is of the plain ones.
+CHOSEN: dict[str, dict[str, str]] = {
+    "RidgeCV": {"alpha_": "alpha"},
+    "LassoCV": {"alpha_": "alpha"},
+    "ElasticNetCV": {"alpha_": "alpha", "l1_ratio_": "l1_ratio"},
+    "LogisticRegressionCV": {"C_": "C", "l1_ratio_": "l1_ratio"},
+}
 # How many times the penalty counts against the loss in NeMoS what it does here: its squared error has no 1/2.
 NEMOS_GAUSSIAN = 2.0
 
@@ -132,6 +139,10 @@ def to_nemos(model):
         raise ValueError("regularizer_strength of model is not known before fit; NeMoS takes numbers only.")
     if fitted and not isinstance(strength, numbers.Real | None):
         strength = _strength_like_coef(model.spec_)
+    elif not fitted and _wants_shapes(strength, regularizer):
+        raise ValueError(
+            "regularizer_strength of model has to be spread over coefficients for NeMoS; these are not known before fit."
+        )
     if strength is None and regularizer != "UnRegularized":
         strength = (1.0, 0.5) if regularizer == "ElasticNet" else 1.0
     if strength is not None and family == "GaussianObservations":
@@ -152,7 +163,7 @@ def to_nemos(model):
     if isinstance(model, ClassifierGLM):
         kind = nemos.glm.ClassifierGLM
         if model.spec_.outputs.several:
-            kind, settings["feature_mask"] = nemos.glm.ClassifierPopulationGLM, model.feature_mask
+            kind, settings["feature_mask"] = nemos.glm.ClassifierPopulationGLM, _mask_in_nemos(model)
         elif model.feature_mask is not None:
             raise ValueError("model has a feature_mask; NeMoS's has none for classes of one response.")
         twin = kind(len(model.classes_), **settings)
@@ -161,7 +172,7 @@ def to_nemos(model):
         settings["observation_model"] = observation_model
         settings["inverse_link_function"] = parts.link.name if parts.link.name in LINKS_IN_NEMOS else parts.link.inverse
         if isinstance(model, PopulationGLM):
-            settings["feature_mask"] = model.feature_mask
+            settings["feature_mask"] = _mask_in_nemos(model)
         twin = (nemos.glm.PopulationGLM if isinstance(model, PopulationGLM) else nemos.glm.GLM)(**settings)
     if fitted:
         twin.coef_ = jax.tree.map(jax.numpy.asarray, model.coef_)
@@ -176,7 +187,8 @@ def from_sklearn(estimator, n_samples=None):
     Parameters
     ----------
     estimator : LinearRegression, Ridge, Lasso, ElasticNet, PoissonRegressor, GammaRegressor or LogisticRegression
-        Fitted or not. It is not changed, and what was fitted is not taken over: `fit` finds it.
+        Fitted or not; also a fitted RidgeCV, LassoCV, ElasticNetCV or LogisticRegressionCV, at what it chose. It is
+        not changed, and what was fitted is not taken over: `fit` finds it.
     n_samples : float, optional
         Number of samples that the model is to be fitted to, or the sum of their weights. Ridge and LogisticRegression
         need it: they weigh the penalty against the sum of the losses, this package weighs it against their mean.
@@ -195,6 +207,7 @@ def from_sklearn(estimator, n_samples=None):
     # Half a second that a fit can do without.
     from sklearn import linear_model
 
+    estimator = _at_choice(estimator)
     kind = type(estimator).__name__
     readers = {
         "LinearRegression": _read_linear,
@@ -206,7 +219,9 @@ def from_sklearn(estimator, n_samples=None):
         "LogisticRegression": _read_logistic,
     }
     if kind not in readers or not isinstance(estimator, getattr(linear_model, kind)):
-        raise ValueError(f"estimator must be one of {list(readers)}; got {_written(estimator)}.")
+        raise ValueError(
+            f"estimator must be one of {list(readers)}, or a fitted one of {list(CHOSEN)}; got {_written(estimator)}."
+        )
     options = estimator.get_params()
     if options.get("class_weight") is not None:
         raise ValueError(f"estimator has class_weight={options['class_weight']!r}, which has no counterpart here.")
@@ -216,7 +231,7 @@ def from_sklearn(estimator, n_samples=None):
         raise ValueError("estimator has solver='liblinear', which fits each class against all others.")
     if n_samples is not None and not (isinstance(n_samples, numbers.Real) and float(n_samples) > 0):
         raise ValueError(f"n_samples must be a positive number; got {n_samples!r}.")
-    if n_samples is None and kind in ("Ridge", "LogisticRegression"):
+    if n_samples is None and kind in ("Ridge", "LogisticRegression") and not math.isinf(options.get("C", 1.0)):
         raise ValueError(
             f"n_samples must be given for {kind}, whose penalty is weighed against the sum over samples: the number "
             "of samples, or the sum of their weights."
@@ -227,6 +242,29 @@ def from_sklearn(estimator, n_samples=None):
         return ClassifierGLM(**_in_classes(settings, estimator))
     several = np.ndim(settings.get("regularizer_strength")) == 2 or np.ndim(getattr(estimator, "coef_", 0.0)) == 2
     return (PopulationGLM if several and kind != "LogisticRegression" else GLM)(**settings)
+
+
+def _at_choice(estimator):
+    """What an estimator that chose its penalty by cross-validation is at its choice; any other as it is."""
+    kind = type(estimator).__name__
+    if kind not in CHOSEN or not type(estimator).__module__.startswith("sklearn."):
+        return estimator
+    if not hasattr(estimator, "coef_"):
+        raise ValueError(f"estimator is a {kind} that is not fitted; GLMCV chooses a strength here.")
+    from sklearn import linear_model
+
+    options, plain = estimator.get_params(), getattr(linear_model, kind.removesuffix("CV"))()
+    shared = {name: value for name, value in options.items() if name in plain.get_params()}
+    twin = plain.set_params(**shared)
+    for source, target in CHOSEN[kind].items():
+        value = np.unique(getattr(estimator, source))
+        if len(value) > 1:
+            raise ValueError(f"estimator has several values of {source}, {value.tolist()}; one model has one.")
+        setattr(twin, target, float(value[0]))
+    for name in ("coef_", "classes_"):
+        if name in vars(estimator):
+            setattr(twin, name, getattr(estimator, name))
+    return twin
 
 
 def _read_linear(estimator, n_samples):
@@ -317,6 +355,14 @@ def _is_open(strength):
     return any(is_distribution(leaf) or np.asarray(leaf).dtype.kind in "OU" for leaf in leaves)
 
 
+def _wants_shapes(strength, regularizer):
+    """Whether NeMoS takes a strength only once it is spread over coefficients or groups."""
+    if regularizer == "GroupLasso":
+        return isinstance(strength, dict)
+    leaves = jax.tree.leaves(strength, is_leaf=lambda node: not isinstance(node, dict | tuple))
+    return any(1 in np.shape(leaf) for leaf in leaves)
+
+
 def _strength_like_coef(spec):
     """Strength with one number per coefficient, or per group, which is what NeMoS takes."""
 
@@ -330,6 +376,24 @@ def _strength_like_coef(spec):
         sizes = np.bincount(second.ravel(), minlength=len(first) + 1)[: len(first)]
         return first / np.sqrt(np.maximum(sizes, 1))
     return split(first), split(second)
+
+
+def _mask_in_nemos(model):
+    """feature_mask as NeMoS takes it: one element per coefficient of an array X; of a leaf, one per output."""
+    if "spec_" not in vars(model):
+        if model.feature_mask is None:
+            return None
+        raise ValueError("feature_mask of model is for features that are not known before fit.")
+    spec = model.spec_
+    free = spec.free.reshape(-1, *spec.outputs.shape).astype(float)
+    if spec.layout.is_array:
+        return free
+    leaves = [free[rows] for rows in spec.layout.slices]
+    if any((leaf != leaf[0]).any() for leaf in leaves):
+        raise ValueError(
+            "feature_mask of model has features of one leaf that differ; NeMoS has one element per leaf and output."
+        )
+    return spec.layout.unflatten([leaf[0] for leaf in leaves])
 
 
 def _written(value):

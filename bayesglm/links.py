@@ -13,6 +13,7 @@ from jax.scipy.special import log_ndtr, ndtri
 from jax.scipy.stats import norm
 
 __all__ = [
+    "CLOGLOG",
     "EXP",
     "IDENTITY",
     "LINKS",
@@ -147,6 +148,24 @@ def _log_ndtr_minus(eta):
     return log_ndtr(-eta)
 
 
+def _complementary_log_log(eta):
+    return -jnp.expm1(-jnp.exp(eta))
+
+
+def _log_complementary_log_log(eta):
+    # It is exp to all digits below -40, where its logarithm would underflow.
+    low = eta < -40
+    return jnp.where(low, eta, jnp.log(_complementary_log_log(jnp.where(low, 0.0, eta))))
+
+
+def _minus_exp(eta):
+    return -jnp.exp(eta)
+
+
+def _log_minus_log1m(mean):
+    return jnp.log(-jnp.log1p(-mean))
+
+
 def _reciprocal(x):
     return 1 / x
 
@@ -184,7 +203,8 @@ LOGISTIC = Link("logistic", jax.nn.sigmoid, jax.nn.log_sigmoid, _log_sigmoid_min
 SOFTPLUS = Link("softplus", jax.nn.softplus, _log_softplus, None, _inverse_softplus)
 NORM_CDF = Link("norm.cdf", norm.cdf, log_ndtr, _log_ndtr_minus, ndtri)
 ONE_OVER_X = Link("one_over_x", _reciprocal, _minus_log, None, _reciprocal)
-LINKS = {link.name: link for link in (EXP, IDENTITY, LOGISTIC, SOFTPLUS, NORM_CDF, ONE_OVER_X)}
+CLOGLOG = Link("cloglog", _complementary_log_log, _log_complementary_log_log, _minus_exp, _log_minus_log1m)
+LINKS = {link.name: link for link in (EXP, IDENTITY, LOGISTIC, SOFTPLUS, NORM_CDF, CLOGLOG, ONE_OVER_X)}
 # Of the classes of categorical observations, and of nothing else.
 SOFTMAX = Link("softmax", jax.nn.softmax, jax.nn.log_softmax, None, jnp.log)
 OWN_LINKS = LINKS | {SOFTMAX.name: SOFTMAX}

@@ -42,9 +42,15 @@ __all__ = [
     "GaussianObservations",
     "NegativeBinomialObservations",
     "PoissonObservations",
+    "is_canonical",
 ]
 
 LARGEST_MEAN = 9e18
+
+
+def is_canonical(family, link):
+    """Whether the second derivative of the nll of a family is the expected one, whatever y is."""
+    return link == family.default_link and not family.scale_shapes_mean
 
 
 @dataclass(frozen=True)
@@ -209,7 +215,11 @@ class BernoulliObservations:
         """Cross-entropy of each sample."""
         if link == LOGISTIC:
             return softplus(eta) - y * eta
-        return -y * link.log_inverse(eta) - (1 - y) * link.log1m_inverse(eta)
+        # A mean that rounds to 0 or 1 is no impossible one where y is just that.
+        middle = link.predictor(jnp.full((), 0.5, eta.dtype))
+        yes = link.log_inverse(jnp.where(y > 0, eta, middle))
+        no = link.log1m_inverse(jnp.where(y < 1, eta, middle))
+        return -y * yes - (1 - y) * no
 
     @staticmethod
     def log_normalizer(y, scale):

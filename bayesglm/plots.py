@@ -25,6 +25,7 @@ from bayesglm._drawing import (
     strength_axis,
     weight_label,
 )
+from bayesglm._options import drops_missing
 from bayesglm._plot_arguments import (
     check_prob,
     chosen_panels,
@@ -269,13 +270,16 @@ def plot_predictions(
         raise ValueError(f"kind must be 'scatter' or 'time'; got {kind!r}.")
     of_classes = spec.outputs.classes is not None
     mean = (model.predict_proba if of_classes else model.predict)(X, offset=offset)
+    missing = drops_missing(model.nan_policy)
     if of_classes:
-        observed = read_labels(y, len(mean), np.float64, spec.outputs.classes)[0]
+        observed = read_labels(y, len(mean), np.float64, spec.outputs.classes, missing=missing)[0]
     elif spec.form.family.counts_trials:
-        share, trials = read_successes(y, len(mean))
+        share, trials = read_successes(y, len(mean), missing=missing)
         observed = share[:, None]
     else:
-        observed = read_targets(y, len(mean), spec.form.family, np.float64, population=spec.population)
+        observed = read_targets(
+            y, len(mean), spec.form.family, np.float64, population=spec.population, missing=missing
+        )  # fmt: skip
     mean, draws, means = mean.reshape(observed.shape), None, mean
     if "posterior_" in vars(model):
         draws, means = predict_draws(model, X, offset, num_samples, seed, observed.shape)
@@ -283,6 +287,9 @@ def plot_predictions(
         if spec.form.family.counts_trials:
             successes = np.random.default_rng(seed).binomial(trials[:, None].astype(int), means)
             draws = successes / np.maximum(trials, 1)[:, None]
+    known = ~np.isnan(observed).any(1) & ~np.isnan(mean).any(1)
+    if kind == "scatter":
+        observed, mean, draws = observed[known], mean[known], None if draws is None else draws[:, known]
     n_outputs = observed.shape[1]
     size = (5.0, 4.2) if kind == "scatter" else (9.0, 2.8)
     columns = min(n_outputs, 3) if kind == "scatter" else 1

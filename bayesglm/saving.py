@@ -114,8 +114,8 @@ def load(path, *, inverse_link_function=None):
             with zipfile.ZipFile(file) as archive:
                 return _read_model(archive, inverse_link_function)
         except Exception as error:
-            reason = str(error) if type(error) is ValueError else repr(error)
-            raise ValueError(f"{path} is not a file that `save` wrote, or cannot be read: {reason}") from error
+            reason = str(error) if type(error) is ValueError else f"is it one that `save` wrote? {error!r}"
+            raise ValueError(f"{path} cannot be loaded: {reason}") from error
 
 
 def _read_model(archive, link):
