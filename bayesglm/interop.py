@@ -112,7 +112,8 @@ def to_nemos(model):
     Returns
     -------
     nemos.glm.GLM, PopulationGLM, ClassifierGLM or ClassifierPopulationGLM
-        That predicts, scores and simulates as `model` does, in NeMoS's precision.
+        That predicts, scores and simulates as `model` does, in NeMoS's precision. (NeMoS 0.2.9 scores, but cannot
+        predict from, any model of several outputs whose GroupLasso has a mask.)
 
     Raises
     ------
@@ -141,7 +142,7 @@ def to_nemos(model):
         strength = _strength_like_coef(model.spec_)
     elif not fitted and _wants_shapes(strength, regularizer):
         raise ValueError(
-            "regularizer_strength of model has to be spread over coefficients for NeMoS; these are not known before fit."
+            "regularizer_strength of model has to be spread over coefficients for NeMoS, unknown before fit."
         )
     if strength is None and regularizer != "UnRegularized":
         strength = (1.0, 0.5) if regularizer == "ElasticNet" else 1.0
@@ -379,7 +380,7 @@ def _strength_like_coef(spec):
 
 
 def _mask_in_nemos(model):
-    """feature_mask as NeMoS takes it: one element per coefficient of an array X; of a leaf, one per output."""
+    """feature_mask as NeMoS takes it: one element per coefficient; of a leaf without classes, one per output."""
     if "spec_" not in vars(model):
         if model.feature_mask is None:
             return None
@@ -389,6 +390,8 @@ def _mask_in_nemos(model):
     if spec.layout.is_array:
         return free
     leaves = [free[rows] for rows in spec.layout.slices]
+    if spec.outputs.classes is not None:
+        return spec.layout.unflatten(leaves)
     if any((leaf != leaf[0]).any() for leaf in leaves):
         raise ValueError(
             "feature_mask of model has features of one leaf that differ; NeMoS has one element per leaf and output."

@@ -121,7 +121,7 @@ def load(path, *, inverse_link_function=None):
 def _read_model(archive, link):
     content = json.loads(archive.read(INDEX))
     if content.get("format") != FORMAT:
-        raise ValueError(f"its format is {content.get('format')!r}.")
+        raise ValueError(f"it is not a file that `save` wrote; its format is {content.get('format')!r}.")
     if content["format_version"] > FORMAT_VERSION:
         raise ValueError(
             f"it is of format version {content['format_version']}, and this version of bayesglm reads up to "

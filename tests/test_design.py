@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from sklearn.base import clone
 
-from bayesglm import GLM, Design, PopulationGLM, links
+from bayesglm import GLM, ClassifierGLM, Design, PopulationGLM, links, load, save
 from bayesglm._design import read_design
 from bayesglm._strength import read_groups
 
@@ -396,3 +396,50 @@ def test_groups_of_columns_of_a_polars_frame(rng):
     assert part.n_samples_dropped_ == (X[:, 0] > 1.5).sum() > 0
     with pytest.raises(ValueError, match=r"X has \d NaN or infinite entr"):
         GLM().fit(lacking[["a", "b"]], y)
+
+
+def test_labels_of_strengths_are_names_of_columns(rng):
+    frame = pd.DataFrame(rng.normal(size=(80, 3)), columns=list("abc"))
+    y = rng.poisson(1.0, size=80)
+    by_name = pd.Series({"c": 0.5, "a": 0.0, "b": 0.1})
+    model = ridge(regularizer_strength=by_name).fit(frame, y)
+    np.testing.assert_array_equal(model.coef_, ridge(regularizer_strength=[0.0, 0.1, 0.5]).fit(frame, y).coef_)
+    bounds = pd.Series({"c": True, "b": False, "a": False})
+    bounded = GLM("Gaussian", positive=bounds).fit(frame, -frame["c"] - frame["a"])
+    assert bounded.coef_[2] == 0
+    assert bounded.coef_[0] < 0
+    tree = {"x": frame}
+    of_leaf = ridge(regularizer_strength={"x": by_name}).fit(tree, y)
+    np.testing.assert_array_equal(of_leaf.coef_["x"], model.coef_)
+    unnamed = pd.Series([0.0, 0.1, 0.5])
+    np.testing.assert_array_equal(ridge(regularizer_strength=unnamed).fit(frame, y).coef_, model.coef_)
+    with pytest.raises(ValueError, match=r"has the labels \['c', 'a', 'd'\]; X has the columns \['a', 'b', 'c'\]"):
+        ridge(regularizer_strength=by_name.rename({"b": "d"})).fit(frame, y)
+    with pytest.raises(ValueError, match="A pandas Series gives them by the names of the columns"):
+        ridge(regularizer_strength=dict(by_name)).fit(frame, y)
+
+
+def test_columns_of_objects_are_read_and_categories_refused(rng):
+    frame = pd.DataFrame({"a": rng.normal(size=40), "b": rng.integers(0, 2, 40)})
+    y = rng.poisson(1.0, size=40)
+    np.testing.assert_array_equal(GLM().fit(frame.astype(object), y).coef_, GLM().fit(frame, y).coef_)
+    with pytest.raises(ValueError, match="column 'b' is of dtype category: make it numbers"):
+        GLM().fit(frame.astype({"b": "category"}), y)
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars", "xarray", "pynapple"])
+def test_columns_of_y_name_the_outputs(kind, rng, tmp_path):
+    X, y = rng.normal(size=(60, 2)), rng.poisson(1.0, size=(60, 3))
+    names = [f"cell {i}" for i in range(3)]
+    frame, _ = frames(kind, y.astype(float), y[:, 0].astype(float))
+    model = PopulationGLM(regularizer="Ridge", regularizer_strength=[[0.1, 0.2, 0.3]])
+    tree = model.sample(X, frame, num_samples=10, num_chains=1, method="laplace", progress_bar=False)
+    assert tree.posterior.coords["output"].values.tolist() == names
+    assert tree.sample_stats_output.coords["output"].values.tolist() == names
+    assert model.summary().index[:2].tolist() == ["intercept[cell 0]", "coef[cell 0, 0]"]
+    assert model.prior_summary().loc["coef", "output"].tolist() == names
+    save(model, tmp_path / "model")
+    again = load(tmp_path / "model")
+    assert again.posterior_predictive(X).predictions.coords["output"].values.tolist() == names
+    labels = ClassifierGLM("Ridge", 0.1).fit(X, frames(kind, np.minimum(y, 1).astype(float), y[:, 0])[0])
+    assert labels.summary().index[0] == "intercept[cell 0, 0.0]"

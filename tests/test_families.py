@@ -137,3 +137,40 @@ def test_gamma_wants_positive_numbers(data):
     X, y, _ = data
     with pytest.raises(ValueError, match=r"y must hold numbers > 0 for GammaObservations; 1 of 500"):
         GLM("Gamma").fit(X, np.where(np.arange(500) == 3, 0.0, y))
+
+
+def complementary_log_log(eta):
+    return -jnp.expm1(-jnp.exp(eta))
+
+
+@pytest.mark.parametrize("regularizer", [None, "Ridge", "Lasso"])
+def test_means_that_round_to_one_are_no_obstacle(regularizer, rng):
+    X = rng.normal(size=(300, 4))
+    y = (rng.random(300) < -np.expm1(-np.exp(2 * X[:, 0] - 0.5))).astype(float)
+    strength = None if regularizer is None else 1e-4
+    named, own = (
+        GLM("Bernoulli", link, regularizer, strength).fit(X, y) for link in ("cloglog", complementary_log_log)
+    )
+    assert own.predict(X).max() == 1
+    assert own.converged_
+    np.testing.assert_allclose(own.coef_, named.coef_, atol=1e-7)
+    if regularizer is None:
+        family = sm.families.Binomial(sm.families.links.CLogLog())
+        theirs = sm.GLM(y, sm.add_constant(X), family=family).fit(tol=1e-14)
+        np.testing.assert_allclose(named.coef_, theirs.params[1:], atol=1e-7)
+        np.testing.assert_allclose(named.standard_errors_, theirs.bse[1:], rtol=0.1)
+
+
+@pytest.mark.parametrize("link", ["exp", "softplus"])
+@pytest.mark.parametrize(("regularizer", "strength"), [(None, None), ("Ridge", 0.01), ("Lasso", 0.01)])
+def test_steps_are_newtons_where_the_link_is_not_canonical(link, regularizer, strength, rng):
+    X = rng.normal(size=(300, 4))
+    y = (X @ [1.0, 0.0, -1.0, 0.5] + rng.normal(size=300)) ** 2  # far from any Gamma distribution
+    model = GLM("Gamma", link, regularizer, strength).fit(X, y)
+    assert model.converged_
+    if link == "exp":
+        assert model.n_iter_ <= 12
+        alpha = strength or 0.0
+        if regularizer != "Lasso":
+            theirs = GammaRegressor(alpha=alpha, solver="newton-cholesky", tol=1e-12).fit(X, y)
+            np.testing.assert_allclose(model.coef_, theirs.coef_, atol=1e-8)

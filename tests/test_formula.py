@@ -99,7 +99,7 @@ def test_what_goes_wrong_later_is_told(data, tmp_path):
 
 def test_a_y_beside_a_formula_is_refused(data):
     model = GLM(formula="visits ~ age", regularizer="Ridge")
-    y = data["visits"]
+    y = data["age"]
     options = {"method": "laplace", "num_samples": 10, "progress_bar": False}
     calls = [
         lambda: model.fit(data, y),
@@ -109,9 +109,28 @@ def test_a_y_beside_a_formula_is_refused(data):
         lambda: GLMCV(model, 3, progress_bar=False).fit(data, y),
     ]
     for call in calls:
-        with pytest.raises(ValueError, match="y must be None for a model with a formula, which has its own"):
+        with pytest.raises(ValueError, match="y must be None, or what the formula has on its left side"):
             call()
     assert GLMCV(model, 3, progress_bar=False).fit(data, None).best_estimator_.score(data) <= 1
+    # The formula's own y is what scikit-learn's scorers need.
+    scores = cross_val_score(model, data, data["visits"], scoring="neg_mean_poisson_deviance", cv=3)
+    assert np.isfinite(scores).all()
+    labels = bayesglm.ClassifierGLM(formula="plan ~ age", regularizer="Ridge")
+    assert cross_val_score(labels, data, data["plan"], scoring="neg_log_loss", cv=3).shape == (3,)
+
+
+def test_what_a_formula_cannot_say_is_told(data):
+    with pytest.warns(UserWarning, match="leaves the intercept out, but the model has one: say fit_intercept=False"):
+        GLM.from_formula("visits ~ age - 1", data, regularizer="Ridge")
+    GLM.from_formula("visits ~ age - 1", data, regularizer="Ridge", fit_intercept=False)
+    GLM.from_formula("visits ~ age + plan - 1", data, regularizer="Ridge")
+    for formula, message in [
+        ("visits ~ age | plan", "two sides, as in 'y ~ a \\+ b', and no '|'"),
+        ("visits ~ .", "name them"),
+        ("visits ~ age + offset(np.log(age))", "hand it over as offset="),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            GLM.from_formula(formula, data)
 
 
 def test_levels_that_the_fit_did_not_have_are_refused(rng):

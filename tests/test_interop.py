@@ -7,13 +7,17 @@ from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 from sklearn.linear_model import (
     ElasticNet,
+    ElasticNetCV,
     GammaRegressor,
     Lasso,
+    LassoCV,
     LinearRegression,
     LogisticRegression,
+    LogisticRegressionCV,
     PoissonRegressor,
     Ridge,
     RidgeCV,
+    SGDClassifier,
 )
 
 from bayesglm import GLM, ClassifierGLM, PopulationGLM, from_nemos, from_sklearn, to_nemos
@@ -116,7 +120,7 @@ def test_several_targets_of_scikit_learn():
         (LogisticRegression(solver="liblinear"), 10, "liblinear', which penalizes the intercept"),
         (Ridge(), None, "n_samples must be given for Ridge"),
         (Ridge(), -1, "n_samples must be a positive number; got -1"),
-        (RidgeCV(), 10, "estimator must be one of .*; got sklearn's RidgeCV"),
+        (SGDClassifier(), 10, "estimator must be one of .*; got sklearn's SGDClassifier"),
         ("Ridge", 10, "estimator must be one of .*; got 'Ridge'"),
     ],
 )
@@ -247,3 +251,44 @@ def test_groups_with_masks_go_there_and_back(nemos):
     np.testing.assert_allclose(from_nemos(theirs).fit(X, y).coef_, ours.coef_, rtol=1e-9)
     holes = np.vstack([X, np.full((2, 5), np.nan)]), np.append(y, [1.0, 2.0])
     np.testing.assert_allclose(from_nemos(theirs).fit(*holes).coef_, ours.coef_, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [RidgeCV(), LassoCV(tol=1e-9), ElasticNetCV(l1_ratio=[0.2, 0.8], tol=1e-9),
+     LogisticRegressionCV(l1_ratios=(0,), use_legacy_attributes=False, scoring="neg_log_loss", tol=1e-10)],
+    ids=repr,
+)  # fmt: skip
+def test_choices_of_scikit_learn_are_read(estimator):
+    with pytest.raises(ValueError, match="is not fitted; GLMCV chooses a strength here"):
+        from_sklearn(estimator)
+    rng = np.random.default_rng(2)
+    X = rng.normal(size=(90, 4))
+    y = X @ [1.0, 0.0, -1.0, 0.5] + rng.normal(size=90)
+    y = (y > 0).astype(int) if isinstance(estimator, LogisticRegressionCV) else y
+    estimator = clone(estimator).fit(X, y)
+    ours = from_sklearn(estimator, n_samples=90).fit(X, y)
+    np.testing.assert_allclose(ours.coef_, np.ravel(estimator.coef_), atol=1e-6)
+
+
+def test_no_penalty_needs_no_number_of_samples():
+    assert from_sklearn(LogisticRegression(C=np.inf)).regularizer is None
+
+
+@pytest.mark.slow
+def test_masks_of_features_are_written_as_nemos_takes_them(nemos):
+    X, y = data(3)
+    for mask in ({"f1": [1, 0, 1], "f2": [1, 1, 1]}, {"f1": 1, "f2": np.array([1, 0, 1])}):
+        ours = PopulationGLM(regularizer="Ridge", regularizer_strength=0.02, feature_mask=mask).fit(X, y)
+        np.testing.assert_allclose(to_nemos(ours).predict(X), ours.predict(X), rtol=1e-9)
+    matrix = np.hstack([*X.values()])
+    ours = PopulationGLM(feature_mask=np.ones((5, 3)).tolist()).fit(matrix, y)
+    np.testing.assert_allclose(to_nemos(ours).predict(matrix), ours.predict(matrix), rtol=1e-9)
+    with pytest.raises(ValueError, match="features of one leaf that differ"):
+        to_nemos(PopulationGLM(feature_mask={"f1": np.eye(3), "f2": 1}).fit(X, y))
+    for unfitted in (
+        PopulationGLM(regularizer="Ridge", regularizer_strength={"f1": [[0.1, 0.2, 0.3]], "f2": 0.5}),
+        GLM(regularizer="GroupLasso", regularizer_strength={"f1": 0.02, "f2": 0.05}),
+    ):
+        with pytest.raises(ValueError, match="unknown before fit"):
+            to_nemos(unfitted)

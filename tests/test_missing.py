@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from numpyro import distributions as dist
 from scipy import sparse
 from sklearn.model_selection import cross_val_score
 
@@ -146,8 +147,6 @@ def test_what_is_not_left_out_is_refused(data):
     drop.fit(X, y)
     with pytest.raises(ValueError, match="nan_policy='drop' leaves no sample to score"):
         drop.score(X, y * np.nan)
-    with pytest.raises(ValueError, match="X has 3 NaN"):
-        drop.simulate(0, X)
 
 
 @pytest.mark.parametrize("kind", ["string", "boolean", "category", "datetime64[s]"])
@@ -163,3 +162,35 @@ def test_missing_labels_of_pandas(kind, rng):
     kept = np.arange(60) != 3
     np.testing.assert_allclose(model.coef_, ClassifierGLM(regularizer="Ridge").fit(X[kept], y[kept]).coef_, atol=1e-8)
     assert model.score(X, lost) == model.score(X[kept], y[kept]) > 0.5
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_draws_of_incomplete_samples_are_missing(data, several):
+    X, y, *_ = data
+    y = np.stack([y, y[::-1]], 1) if several else y
+    model = (PopulationGLM if several else GLM)(
+        regularizer="Ridge", regularizer_strength=0.1, nan_policy="drop", intercept_prior=dist.Normal()
+    )
+    model.sample(X, y, num_samples=20, num_chains=1, method="laplace", progress_bar=False)
+    lost, whole = np.isnan(X).any(1), np.nan_to_num(X)
+    drawn, mean = model.simulate(0, X)
+    np.testing.assert_array_equal(np.isnan(drawn), np.isnan(model.predict(X)))
+    np.testing.assert_allclose(mean[~lost], model.predict(whole)[~lost])
+    ahead = model.posterior_predictive(X).predictions
+    np.testing.assert_array_equal(np.isnan(ahead["y"].values).reshape(20, 80, -1).all((0, 2)), lost)
+    np.testing.assert_allclose(
+        ahead["mean"].values[:, :, ~lost], model.posterior_predictive(whole).predictions["mean"].values[:, :, ~lost]
+    )
+    assert np.isnan(model.prior_predictive(X)["prior_predictive"]["y"].values[:, :, lost]).all()
+    effect, same = model.prior_summary(X), model.prior_summary(X[~lost])
+    np.testing.assert_array_equal(effect["sd_of_effect"], same["sd_of_effect"])
+
+
+def test_samples_without_a_label_are_told(data):
+    X, y, *_ = data
+    model = ClassifierGLM("Ridge", 0.1, nan_policy="drop").fit(X, np.where(np.isnan(y), "none", "some"))
+    for values in (model.predict_proba(X), model.predict_log_proba(X), model.decision_function(X)[:, None]):
+        np.testing.assert_array_equal(np.isnan(values).any(1), np.isnan(X).any(1))
+    for call in (model.predict, lambda X: model.simulate(0, X)):
+        with pytest.raises(ValueError, match="lack an entry in 2 samples, the first at 3, which have no label then"):
+            call(X)

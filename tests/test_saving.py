@@ -172,7 +172,7 @@ def test_what_cannot_be_saved_is_told_and_leaves_no_file(rng, tmp_path):
 def test_files_that_are_wrong_newer_or_damaged_are_told(tmp_path):
     path = tmp_path / "model"
     path.write_bytes(b"no zip")
-    with pytest.raises(ValueError, match="not a file that `save` wrote"):
+    with pytest.raises(ValueError, match="model cannot be loaded: is it one that `save` wrote"):
         bayesglm.load(path)
     with pytest.raises(FileNotFoundError):
         bayesglm.load(tmp_path / "none")
@@ -195,7 +195,7 @@ def test_files_that_are_wrong_newer_or_damaged_are_told(tmp_path):
         bayesglm.load(path)
     for damage in ({"record": "Popen", "fields": {}}, {"array": "arrays/0.npy"}, {}, {"dict": [[1]]}):
         write(settings={"regularizer_strength": damage})
-        with pytest.raises(ValueError, match="model is not a file that `save` wrote, or cannot be read"):
+        with pytest.raises(ValueError, match="model cannot be loaded: "):
             bayesglm.load(path)
     write(fit={"coef_": 3})
     with pytest.raises(ValueError, match="parts of the fit are missing"):

@@ -12,6 +12,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from bayesglm import GLM, ClassifierGLM, Design, PopulationGLM
+from bayesglm.priors import GroupLasso
 
 # Checks of scikit-learn that the estimators do not pass, with the reason.
 EXPECTED = {
@@ -185,3 +186,45 @@ def test_tags_say_what_the_models_are():
     assert not GLM("Gaussian").__sklearn_tags__().target_tags.positive_only
     assert PopulationGLM().__sklearn_tags__().target_tags.multi_output
     assert not PopulationGLM().__sklearn_tags__().target_tags.single_output
+
+
+def test_parameters_of_the_regularizer_and_the_observation_model_are_nested(rng):
+    X, y = rng.normal(size=(60, 4)), rng.poisson(1.0, size=60)
+    masks = [np.eye(4)[:2], np.repeat(np.eye(2), 2, axis=1)]
+    model = GLM("NegativeBinomial", regularizer="GroupLasso", regularizer_strength=0.01)
+    assert model.get_params()["regularizer__mask"] is None
+    assert model.get_params()["observation_model__scale"] == 1.0
+    grid = {"regularizer__mask": masks, "observation_model__scale": [0.5, 2.0]}
+    search = GridSearchCV(model, grid, cv=3).fit(X, y)
+    assert search.best_estimator_.get_params()["observation_model__scale"] in (0.5, 2.0)
+    assert model.regularizer == "GroupLasso"
+    own = GLM(regularizer=GroupLasso(mask=masks[0]))
+    twin = clone(own).set_params(regularizer__mask=masks[1])
+    assert own.regularizer.mask is masks[0]
+    assert twin.regularizer.mask is masks[1]
+    with pytest.raises(ValueError, match="regularizer__mask is no parameter of GLM with regularizer=UnRegularized"):
+        GLM().set_params(regularizer__mask=masks[0])
+    with pytest.raises(ValueError, match="observation_model__scale is no parameter of ClassifierGLM"):
+        ClassifierGLM().set_params(observation_model__scale=1.0)
+
+
+@pytest.mark.parametrize("score_type", [None, "log-likelihood", "pseudo-r2-McFadden", "pseudo-r2-Cohen"])
+def test_outputs_have_scores_of_their_own(score_type, rng):
+    X, y = rng.normal(size=(60, 4)), rng.poisson(1.0, size=(60, 2))
+    model = PopulationGLM(regularizer="Ridge", regularizer_strength=0.1).fit(X, y)
+    each = model.score(X, y, score_type=score_type, multioutput="raw_values")
+    alone = [
+        GLM(regularizer="Ridge", regularizer_strength=0.1).fit(X, one).score(X, one, score_type=score_type)
+        for one in y.T
+    ]
+    np.testing.assert_allclose(each, alone)
+    if score_type in (None, "log-likelihood"):
+        assert model.score(X, y, score_type=score_type) == pytest.approx(each.mean())
+    labels = ClassifierGLM("Ridge", 0.1).fit(X, np.minimum(y, 1))
+    np.testing.assert_allclose(
+        labels.score(X, np.minimum(y, 1), multioutput="raw_values"), (labels.predict(X) == np.minimum(y, 1)).mean(0)
+    )
+    with pytest.raises(
+        ValueError, match="multioutput must be 'uniform_average' or 'raw_values'; got 'variance_weighted'"
+    ):
+        model.score(X, y, multioutput="variance_weighted")

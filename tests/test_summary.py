@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import statsmodels.api as sm
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
 from bayesglm import GLM, PopulationGLM
 from bayesglm.observation_models import GaussianObservations, NegativeBinomialObservations
@@ -195,3 +195,21 @@ def test_bad_input_and_missing_data_are_told():
         model.fit(twice, y)
     with pytest.raises(ValueError, match="The mode has no covariance"):
         model.summary()
+
+
+def test_an_output_without_an_optimum_has_no_errors():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(100, 2)), rng.poisson(1.0, size=(100, 3))
+    y[:, 1] = 0
+    with pytest.warns(ConvergenceWarning, match="output 1; 1 of 3 are affected"):
+        model = PopulationGLM(regularizer="Ridge", regularizer_strength=0.1).fit(X, y)
+    errors = model.standard_errors_
+    assert np.isnan(errors[:, 1]).all()
+    other = PopulationGLM(regularizer="Ridge", regularizer_strength=0.1).fit(X, y[:, [0, 2]])
+    np.testing.assert_allclose(errors[:, [0, 2]], other.standard_errors_, rtol=1e-6)
+    assert np.isnan(model.criteria_["edf"][1])
+    assert model.summary()["se"].isna().sum() == 3
+    with pytest.warns(ConvergenceWarning):
+        alone = GLM(regularizer="Ridge", regularizer_strength=0.1).fit(X, y[:, 1])
+    with pytest.raises(ValueError, match="The fit has no finite optimum, and no curvature there, for every y is 0"):
+        alone.summary()
