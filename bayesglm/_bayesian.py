@@ -28,6 +28,10 @@ from bayesglm._targets import read_offset
 __all__ = ["BayesianGLM"]
 
 
+# Fitted attributes that are not for the user.
+INTERNAL = ("memory_", "spec_", "training_data_")
+
+
 class BayesianGLM(IncrementalGLM):
     """What all models share as posteriors."""
 
@@ -39,6 +43,12 @@ class BayesianGLM(IncrementalGLM):
 
         with jax.enable_x64(True):
             return f"{self!r}\n{priors_as_text(self.spec_)}"
+
+    def _get_fitted_attr_html(self, doc_link=""):
+        """What scikit-learn shows of a fit: what is stored, not what is computed when asked for."""
+        stored = {name: value for name, value in vars(self).items() if name not in INTERNAL}
+        shown = type(type(self).__name__, (), {"__doc__": type(self).__doc__} | stored)
+        return BaseEstimator._get_fitted_attr_html(shown(), doc_link)
 
     def _repr_html_inner(self):
         return BaseEstimator._repr_html_inner(self) + self._priors_as_html()

@@ -228,6 +228,8 @@ def minimize(
         sum_of_squares = jnp.sum(column * slope**2)
         own = own_curvature(curvature)
         rounding = jnp.sum(column * (own * (1 + jnp.abs(eta)) + jnp.abs(slope)))
+        # A curvature that overflows says nothing of rounding.
+        rounding = jnp.where(jnp.isfinite(rounding), rounding, 0.0)
         total = jnp.sum(column * own, 0)
         slope, curvature = column * slope, _beside(column, curvature) * curvature
         grad, slopes = X @ slope, slope.sum(0)
@@ -238,6 +240,8 @@ def minimize(
         rms, grad = positive(jnp.sqrt(sum_of_squares)), jnp.where(free, grad, 0.0)
         violation = optimality(coef, grad, strength, square, rms, total, prior)
         residual = jnp.maximum(jnp.max(violation), jnp.max(jnp.abs(slopes)) / rms * fit_intercept)
+        # Where slopes are so large that their squares overflow, the optimum is far.
+        residual = jnp.where(jnp.isfinite(rms), residual, jnp.inf)
         value, noise = objective(coef, intercept, eta)
         return _State(
             coef=coef,

@@ -16,7 +16,7 @@ from bayesglm._fitted import warn_of_fit
 from bayesglm._fitting import Setup, Start, fit_path
 from bayesglm._formula import read_formula
 from bayesglm._options import PARTS, check_prior_shapes, drops_missing, part_of, resolve
-from bayesglm._problem import Data, Outputs, without_missing, without_unseen
+from bayesglm._problem import Data, Outputs, repeat_first, roomy_length, without_missing, without_unseen
 from bayesglm._score import SCORE_TYPES, score_fit, scores_each
 from bayesglm._sparse_matrix import refuse_sparse
 from bayesglm._strength import (
@@ -96,11 +96,10 @@ class PenalizedGLM(BaseEstimator):
     def get_params(self, deep=True):
         """Arguments of the constructor; with `deep` those of their objects, too, such as ``regularizer__mask``."""
         found = BaseEstimator.get_params(self, deep)
-        for name in set(PARTS) & set(found) if deep else ():
-            part = part_of(name, found[name])
-            if is_dataclass(part):
-                found |= {f"{name}__{field.name}": getattr(part, field.name) for field in fields(part)}
-        return found
+        parts = [(name, found[name]) for name in PARTS if deep and is_dataclass(found.get(name))]
+        return found | {
+            f"{name}__{field.name}": getattr(part, field.name) for name, part in parts for field in fields(part)
+        }
 
     def set_params(self, **params):
         """Change arguments of the constructor; ``regularizer__mask=...`` makes a new regularizer, with that mask."""
@@ -198,7 +197,9 @@ class PenalizedGLM(BaseEstimator):
         spec = self._spec()
         matrix = self._read_new(X, spec, missing=missing)
         with jax.enable_x64(matrix.dtype == np.float64):
-            return np.array(spec.form.link.inverse(self._linear_predictor(matrix, offset, missing=missing)))
+            eta = self._linear_predictor(matrix, offset, missing=missing)
+            roomy = repeat_first(eta, roomy_length(len(eta), eta.size))
+            return np.array(spec.form.link.inverse(roomy))[: len(eta)]
 
     def score(
         self, X, y=None, *, sample_weight=None, offset=None, score_type=None, multioutput="uniform_average"
@@ -240,9 +241,11 @@ class PenalizedGLM(BaseEstimator):
             kept = ~np.isnan(weight) & ~np.isnan(targets).any(1) & ~np.isnan(eta).any(1) if missing else slice(None)
             if missing and not (weight[kept] > 0).any():
                 raise ValueError("nan_policy='drop' leaves no sample to score.")
-            (found,) = score_fit(
-                targets[kept], eta[kept], [weight[kept]], spec.form, spec.scale, score_type, each=each
-            )  # fmt: skip
+            targets, eta, weight = targets[kept], eta[kept], weight[kept]
+            length = roomy_length(len(eta), eta.size)
+            weight = np.append(weight, np.zeros(length - len(eta)))
+            roomy = repeat_first(targets, length), repeat_first(eta, length), [weight]
+            (found,) = score_fit(*roomy, spec.form, spec.scale, score_type, each=each)
             return found if each else float(found)
 
     def _release(self):
@@ -381,7 +384,7 @@ class PenalizedGLM(BaseEstimator):
 
     def _set_fitted(self, fitted, strength):
         spec = fitted.spec
-        self.regularizer_strength_ = strength
+        self.regularizer_strength_ = deepcopy(strength) if strength is self.regularizer_strength else strength
         self.spec_ = spec
         self.training_data_ = fitted.data
         outputs = spec.outputs

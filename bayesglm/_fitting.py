@@ -13,7 +13,7 @@ from bayesglm._model import Spec
 from bayesglm._numpyro import is_distribution
 from bayesglm._options import Parts
 from bayesglm._posterior import Form
-from bayesglm._problem import Data, Outputs, against_last, make_batches, on_device
+from bayesglm._problem import Data, Outputs, against_last, make_batches, on_device, with_room
 from bayesglm._propriety import row_space
 from bayesglm._sparse_matrix import SparseMatrix
 from bayesglm._sparse_smooth import find_sparse_smooth_modes
@@ -95,20 +95,23 @@ def fit_path(setup, strengths, *, for_sampling=False, start=None, rough=False):
         One for each strength.
     """
     parts, data = setup.parts, setup.data
-    split = [make_problems(setup, strength) for strength in strengths]
+    solved = setup._replace(data=with_room(data))
+    split = [make_problems(solved, strength) for strength in strengths]
     with jax.enable_x64(data.X.dtype == np.float64):
-        X = on_device(data.X)
+        X = on_device(solved.data.X)
         effort = Effort(SMALL_SIZE if for_sampling else TINY_SIZE, rough)
         starts = [[None] * len(split[0])] * len(split)
         if start is not None:
             starts = [[_begin(each, batch) for batch in batches] for each, batches in zip(start, split, strict=True)]
         found = [
-            _fit_batches(X, data, batches, begins, parts, effort)
+            _fit_batches(X, solved.data, batches, begins, parts, effort)
             for batches, begins in zip(zip(*split, strict=True), zip(*starts, strict=True), strict=True)
         ]
         fits = []
         for strength, batches, modes_and_scales in zip(strengths, split, zip(*found, strict=True), strict=True):
             modes, scales = zip(*modes_and_scales, strict=True)
+            if solved.data is not data:
+                batches = make_problems(setup, strength)
             spec = make_spec(setup, strength, batches, scales)
             n_dropped = 0 if setup.missing is None else int(setup.missing.sum())
             fits.append(Fitted(data, batches, list(modes), spec, tolerance(parts, data.X.dtype), n_dropped))

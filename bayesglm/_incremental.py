@@ -72,9 +72,10 @@ class IncrementalGLM(PenalizedGLM):
                 setup = setup._replace(data=_joined(self._samples_so_far(), setup.data))
             fitted = self._fit(setup, strength, unknowns)
         else:
-            start = Start(
-                np.concatenate(jax.tree.leaves(self.coef_)).reshape(setup.free.shape), self.intercept_.ravel()
-            )
+            # Masks and bounds may be new.
+            coef = np.concatenate(jax.tree.leaves(self.coef_)).reshape(setup.free.shape) * setup.free
+            coef = coef if setup.positive is None else np.where(setup.positive, np.maximum(coef, 0.0), coef)
+            start = Start(coef, self.intercept_.ravel())
             fitted = fit_with(setup, strength, memory, last, start)
             self._set_fitted(fitted, self.regularizer_strength)
         self.n_samples_dropped_ += dropped

@@ -24,10 +24,16 @@ __all__ = [
     "make_batches",
     "on_device",
     "per_output",
+    "repeat_first",
+    "roomy_length",
     "shared_shifts",
     "without_missing",
+    "with_room",
     "without_unseen",
 ]
+
+# Entries up to which programs are compiled for a power of two of samples.
+LARGEST_WITH_ROOM = 2 * 10**5
 
 
 class Data(NamedTuple):
@@ -147,6 +153,36 @@ def without_unseen(data):
 
     X = data.X.without(unseen) if isinstance(data.X, SparseMatrix) else averaged(data.X)
     return data._replace(X=X, y=averaged(data.y), offset=averaged(data.offset))
+
+
+def roomy_length(n, size):
+    """Number of samples that programs are compiled for: a power of two, unless there are many entries."""
+    return n if size > LARGEST_WITH_ROOM else 1 << (n - 1).bit_length()
+
+
+def repeat_first(array, length):
+    """An array with its first row again behind it, up to a length."""
+    return np.concatenate([array, np.broadcast_to(array[:1], (length - len(array), *array.shape[1:]))])
+
+
+def with_room(data):
+    """Small data with average samples of weight 0 behind them, up to a power of two; large data as they are.
+
+    So folds of several lengths share compiled programs, which would take far longer than such a fit.
+    """
+    n = len(data.X)
+    length = roomy_length(n, data.X.size + data.y.size)
+    if isinstance(data.X, SparseMatrix) or length == n:
+        return data
+    share = data.weight / data.weight.sum()
+
+    def longer(array):
+        whole = aligned_empty((length, *array.shape[1:]), array.dtype)
+        whole[:n], whole[n:] = array, share @ array
+        return whole
+
+    weight = np.append(data.weight, np.zeros(length - n, data.weight.dtype))
+    return Data(longer(data.X), longer(data.y), weight, longer(data.offset))
 
 
 def on_device(array):

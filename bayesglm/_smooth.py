@@ -19,6 +19,7 @@ from jax.scipy.linalg import cho_solve, solve_triangular
 
 from bayesglm._passes import (
     blocks,
+    curvature_of_steps,
     expected_curvature,
     hessian_with_intercept,
     moments,
@@ -98,7 +99,7 @@ def minimize_smooth(
     loss, mean : callable
         loss(y, eta) and mean(eta), elementwise.
     canonical : bool
-        Whether the expected second derivatives of the loss are those that it has. Otherwise past steps tell of these.
+        Whether the expected second derivatives of the loss are those that it has.
     tol : float
         Largest residual at which to stop.
     max_iter : int
@@ -130,7 +131,7 @@ def minimize_smooth(
     if not dual:
         some = some - center
     shares = n_paths < y.shape[1]
-    always = chosen is None and p <= ALWAYS_NEWTON and not shares and canonical
+    always = chosen is None and p <= ALWAYS_NEWTON and not shares
     kernels = _kernels(X, center, strength, moves, alike) if dual else None
 
     def evaluate(trial):
@@ -140,14 +141,17 @@ def minimize_smooth(
         grad = jnp.concatenate([slopes[:1] * fit_intercept, jnp.where(moves, slopes[1:] + pull, 0.0)])
         return _Point(trial, value, noise, jnp.sqrt(mean_square), grad)
 
-    def curvature_at(position):
+    def curvature_at(position, *, expected):
         eta = some_offset + position[0] + (_product(X, center, position[1:]) if dual else some @ position[1:])
-        curvature = expected_curvature(loss, mean, eta)
+        if expected or canonical:
+            curvature = expected_curvature(loss, mean, eta)
+        else:
+            curvature = curvature_of_steps(loss, mean, some_y, eta)
         curvature = jnp.where(some_share[:, None] > 0, some_share[:, None] * curvature, 0.0)
         return curvature, eps * jnp.sum(curvature * (1 + jnp.abs(eta)), 0)
 
-    def factorize(position):
-        curvature, rounding = curvature_at(position)
+    def factorize(position, *, expected=False):
+        curvature, rounding = curvature_at(position, expected=expected)
         if dual:
             return _dual_factor(X, center, curvature, kernels, strength, moves, fit_intercept), rounding
         if shares:
@@ -160,7 +164,8 @@ def minimize_smooth(
 
     def violation(point):
         scale = positive(jnp.concatenate([jnp.ones(1, X.dtype), jnp.sqrt(square)])[:, None] * positive(point.rms))
-        return jnp.max(jnp.abs(point.grad) / scale, 0)
+        # Where slopes are so large that their squares overflow, the optimum is far.
+        return jnp.where(jnp.isfinite(point.rms), jnp.max(jnp.abs(point.grad) / scale, 0), jnp.inf)
 
     def look(state):
         """Evaluate the trial of each output; go on from there, or go back half the way."""
@@ -185,6 +190,8 @@ def minimize_smooth(
         factor, rounding = jax.lax.cond(
             renew, lambda: factorize(point.position), lambda: (state.factor, state.rounding)
         )
+        # A curvature that overflows says nothing of rounding.
+        rounding = jnp.where(jnp.isfinite(rounding), rounding, 0.0)
         goal = jnp.maximum(tol, 8 * (rounding / positive(point.rms) + eps))
         done = done | (residual <= goal)
         if not always:
@@ -239,15 +246,17 @@ def minimize_smooth(
     if dual and trace == "none":
         freedom, pivot = jnp.full(m, jnp.nan, X.dtype), jnp.ones(m, X.dtype)
     elif dual:
-        moved = jnp.any(jnp.abs(curvature_at(where)[0] - end.factor[0] ** 2) > 1e-9 * end.factor[0] ** 2)
-        factor = jax.lax.cond(moved, lambda: factorize(where)[0], lambda: end.factor)
+        curvature = curvature_at(where, expected=True)[0]
+        moved = jnp.any(jnp.abs(curvature - end.factor[0] ** 2) > 1e-9 * end.factor[0] ** 2)
+        factor = jax.lax.cond(moved, lambda: factorize(where, expected=True)[0], lambda: end.factor)
         freedom, pivot = _dual_trace(factor, strength, moves), jnp.ones(m, X.dtype)
     elif trace == "none":
         freedom, pivot = jnp.full(m, jnp.nan, X.dtype), _smallest_pivot(end.factor[1])
     elif trace == "cheap" and chosen is not None:
-        freedom, pivot = _primal_trace(end.factor, fit_intercept)
+        factor = end.factor if canonical else factorize(where, expected=True)[0]
+        freedom, pivot = _primal_trace(factor, fit_intercept)
     elif chosen is None and not shares:
-        freedom, pivot = _primal_trace(factorize(where)[0], fit_intercept)
+        freedom, pivot = _primal_trace(factorize(where, expected=True)[0], fit_intercept)
     else:
         hessians = _all_hessians(X, center, y, share, offset, where, loss, mean)
         freedom, pivot = _primal_trace(_primal_factor(hessians, strength, moves, fit_intercept), fit_intercept)

@@ -65,6 +65,8 @@ def minimize_sparse(
         rms = np.sqrt((look.rms**2).sum()) or 1.0
         violation = _largest_violation(coef, grad, strength, square, rms, look.curvature.sum(0), prior=prior)
         residual = max(float(violation), np.abs(look.slope.sum(0)).max() / rms * fit_intercept)
+        # Where slopes are so large that their squares overflow, the optimum is far.
+        residual = residual if np.isfinite(rms) else np.inf
         value = look.value.sum() + _penalty(coef, strength, prior=prior)
         return _Point(coef, intercept, eta, look, value, grad, rms, residual, 8 * look.rounding.sum() / rms)
 

@@ -161,6 +161,8 @@ def losses(y, eta, share, scale, *, family, link):
     rms = jnp.sqrt(jnp.sum(jnp.where(weight > 0, slope**2 / positive(weight), 0.0), 0))
     total = jnp.where(jnp.isfinite(jnp.sum(eta, 0)), jnp.sum(value, 0), jnp.inf)
     rounding = EPS * jnp.sum(curvature * (1 + jnp.abs(eta)) + jnp.abs(slope), 0)
+    # A curvature that overflows says nothing of rounding.
+    rounding = jnp.where(jnp.isfinite(rounding), rounding, 0.0)
     return Look(total, jnp.sum(jnp.abs(value), 0), slope, curvature, mean, rms, rounding)
 
 
@@ -231,6 +233,8 @@ def _examine(problem, measure, eta, coef, tol):
     unit = np.concatenate([np.ones(1), np.sqrt(np.where(problem.spread > 0, problem.spread, 1.0))])[:, None] * rms
     grad = _gradient(problem, look.slope, coef)
     residual = problem.gathered(np.abs(grad / unit).max(0), np.maximum)
+    # Where slopes are so large that their squares overflow, the optimum is far.
+    residual = np.where(np.isfinite(rms), residual, np.inf)
     goal = np.maximum(tol, 8 * (problem.gathered(look.rounding) / rms + EPS))
     return look, residual, goal, grad, unit
 

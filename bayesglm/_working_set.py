@@ -255,6 +255,8 @@ def _judge(grad, square, slope, rms, total, coef, strength, free, *, prior, fit_
 
     violation = violations(grad)
     residual = jnp.maximum(jnp.max(violation), jnp.max(jnp.abs(slope.sum(0))) / rms * fit_intercept)
+    # Where slopes are so large that their squares overflow, the optimum is far.
+    residual = jnp.where(jnp.isfinite(rms), residual, jnp.inf)
     scale = jnp.sqrt(square)[:, None] * rms
     return violation, violations(grad + prior.outward(grad, strength) * residual * scale), residual
 

@@ -138,7 +138,11 @@ def to_nemos(model):
         raise ValueError("model has binomial observations, which NeMoS lacks: hand over every trial as a sample.")
     if _is_open(strength):
         raise ValueError("regularizer_strength of model is not known before fit; NeMoS takes numbers only.")
-    if fitted and not isinstance(strength, numbers.Real | None):
+    if fitted and not _is_plain(strength):
+        if regularizer != "GroupLasso" and _has_lists(model.spec_.layout.skeleton()):
+            raise ValueError(
+                "regularizer_strength of model is for a list of features; NeMoS takes a dict or one number."
+            )
         strength = _strength_like_coef(model.spec_)
     elif not fitted and _wants_shapes(strength, regularizer):
         raise ValueError(
@@ -354,6 +358,18 @@ def _is_open(strength):
     """Whether some strength is a word or a distribution."""
     leaves = jax.tree.leaves(strength, is_leaf=is_distribution)
     return any(is_distribution(leaf) or np.asarray(leaf).dtype.kind in "OU" for leaf in leaves)
+
+
+def _is_plain(strength):
+    """Whether a strength is one number, or a pair of numbers of an elastic net."""
+    parts = strength if type(strength) is tuple else (strength,)
+    return all(isinstance(part, numbers.Real | None) for part in parts)
+
+
+def _has_lists(skeleton):
+    if isinstance(skeleton, dict):
+        return any(map(_has_lists, skeleton.values()))
+    return isinstance(skeleton, list | tuple)
 
 
 def _wants_shapes(strength, regularizer):

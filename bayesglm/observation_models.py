@@ -478,7 +478,8 @@ class NegativeBinomialObservations:
     def nll(y, eta, link, scale):
         """Negative log-likelihood of each sample, without the gamma functions of y and scale."""
         odds = jnp.log(scale) + link.log_inverse(eta)
-        return (y + 1 / scale) * softplus(odds) - y * odds
+        # (y + 1 / a) log(1 + a mu) - y log(a mu), without the difference of large numbers.
+        return y * softplus(-odds) + softplus(odds) / scale
 
     @staticmethod
     def log_normalizer(y, scale):

@@ -7,6 +7,7 @@ import json
 import math
 import numbers
 import os
+import re
 import zipfile
 from dataclasses import fields
 from pathlib import Path
@@ -132,6 +133,10 @@ def _read_model(archive, link):
     fit = {name: reader.read(value) for name, value in content["fit"].items()}
     if fit and not {"spec_", "coef_", "intercept_", "scale_", "dof_resid_"} <= set(fit):
         raise ValueError(f"parts of the fit are missing; there are {list(fit)}.")
+    # What nobody but `save` named could be anything.
+    wrong = [name for name in fit if not re.fullmatch("[a-z][a-z_]*_", name) or name in dir(type(model))]
+    if wrong:
+        raise ValueError(f"it has {wrong[0]!r} as a part of the fit, which is none.")
     for name, value in fit.items():
         setattr(model, name, value)
     if content["posterior"] is not None:
@@ -293,7 +298,10 @@ class _Reader:
 
     def read_function(self, value):
         module, name = value["function"]
-        return getattr(links.PUBLIC_MODULES[module], name)
+        function = getattr(links.PUBLIC_MODULES[module], name)
+        if links.public_address(function) != (module, name) or isinstance(function, type):
+            self._unknown(name)
+        return function
 
     def read_own_function(self, value):
         if self.link is None:

@@ -64,3 +64,19 @@ def test_second_sample_does_not_compile(seed, compilations):
     other.fit(seed["X"], seed["y"]).predict(seed["X"])
     assert len(compilations) == first
     assert draws.posterior.sizes["draw"] == 60
+
+
+@pytest.mark.parametrize("regularizer", ["Ridge", "Lasso"])
+def test_folds_of_several_lengths_share_a_program(regularizer, compilations, rng):
+    X, y = rng.normal(size=(256, 3)), rng.poisson(1.0, size=256)
+    model = GLM(regularizer=regularizer, regularizer_strength=0.01)
+    fit = model.fit(X[:200], y[:200])
+    coef, score = fit.coef_, fit.score(X[:50], y[:50])
+    first = len(compilations)
+    for n in (256, 140, 199, 201):
+        model.fit(X[:n], y[:n]).score(X[: n // 4], y[: n // 4])
+    assert len(compilations) == first
+    # Rows of weight 0 in place of those that are compiled for.
+    weight = np.append(np.ones(200), np.zeros(56))
+    np.testing.assert_allclose(model.fit(X, y, sample_weight=weight).coef_, coef, rtol=1e-9)
+    assert model.score(X[:50], y[:50]) == pytest.approx(score)

@@ -366,14 +366,14 @@ def test_what_other_libraries_hold_is_read_as_arrays(kind, rng):
     X, y = rng.normal(size=(60, 4)), rng.poisson(1.0, size=60)
     frame, targets = frames(kind, X, y)
     model = GLM(regularizer="Ridge", regularizer_strength=0.1)
-    of_array, of_frame = model.fit(X, y), GLM(**model.get_params()).fit(frame, targets)
+    of_array, of_frame = model.fit(X, y), GLM(**model.get_params(deep=False)).fit(frame, targets)
     np.testing.assert_array_equal(of_frame.coef_, of_array.coef_)
     assert type(of_frame.predict(frame)) is np.ndarray
     np.testing.assert_array_equal(of_frame.predict(frame), of_array.predict(X))
     assert of_frame.score(frame, targets) == of_array.score(X, y)
     tree = {"past": frame, "stimulus": X[:, :2]}
-    of_tree = GLM(**model.get_params()).fit(tree, targets)
-    of_arrays = GLM(**model.get_params()).fit({"past": X, "stimulus": X[:, :2]}, y)
+    of_tree = GLM(**model.get_params(deep=False)).fit(tree, targets)
+    of_arrays = GLM(**model.get_params(deep=False)).fit({"past": X, "stimulus": X[:, :2]}, y)
     np.testing.assert_array_equal(of_tree.coef_["past"], of_arrays.coef_["past"])
     some = Design(tree)[10:30]
     np.testing.assert_array_equal(of_tree.predict(some), of_arrays.predict(tree)[10:30])
@@ -386,7 +386,7 @@ def test_groups_of_columns_of_a_polars_frame(rng):
     frame = polars.DataFrame(X, schema=list("abcd")).with_columns(polars.lit(y).alias("y"))
     tree = {"first": frame[["a", "b"]], "last": frame[["c", "d"]]}
     model = GLM(regularizer="Ridge", regularizer_strength={"first": 0.1, "last": 1.0}).fit(tree, frame["y"])
-    by_hand = GLM(**model.get_params()).fit({"first": X[:, :2], "last": X[:, 2:]}, y)
+    by_hand = GLM(**model.get_params(deep=False)).fit({"first": X[:, :2], "last": X[:, 2:]}, y)
     np.testing.assert_array_equal(model.coef_["last"], by_hand.coef_["last"])
     assert model.spec_.layout.columns == (("a", "b"), ("c", "d"))
     with pytest.raises(ValueError, match=r"X\['last'\] has the columns \['d', 'c'\]"):

@@ -294,3 +294,14 @@ def test_the_reciprocal_link_stays_inside_its_domain(regularizer):
         slope = (y - 1 / eta) @ (X - X.mean(0)) / 400
         held = 0.0 if strength is None else strength * (model.coef_ if regularizer == "Ridge" else np.sign(model.coef_))
         np.testing.assert_allclose((slope + held)[model.coef_ != 0], 0, atol=1e-8)
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_counts_far_above_the_start_are_reached(fit_intercept):
+    for seed in (139, 190, 227, 229, 230, 290):
+        rng = np.random.default_rng(seed)
+        X = rng.normal(size=(25, 4))
+        y = rng.poisson(np.exp(X @ rng.normal(size=4)) * rng.gamma(1, 1, 25))
+        model = GLM("NegativeBinomial", None, "Ridge", 1e-3, fit_intercept=fit_intercept).fit(X, y)
+        assert model.converged_
+        assert model.n_iter_ <= 20

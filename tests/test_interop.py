@@ -292,3 +292,12 @@ def test_masks_of_features_are_written_as_nemos_takes_them(nemos):
     ):
         with pytest.raises(ValueError, match="unknown before fit"):
             to_nemos(unfitted)
+
+
+def test_lists_of_features_go_to_nemos_with_one_strength(nemos):
+    X, y = data()
+    X = [*X.values()]
+    ours = GLM(regularizer="ElasticNet", regularizer_strength=(0.1, 0.3)).fit(X, y)
+    np.testing.assert_allclose(to_nemos(ours).predict(X), ours.predict(X), rtol=1e-9)
+    with pytest.raises(ValueError, match="for a list of features; NeMoS takes a dict or one number"):
+        to_nemos(GLM(regularizer="Lasso", regularizer_strength=[0.1, 0.2]).fit(X, y))

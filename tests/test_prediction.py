@@ -6,7 +6,7 @@ import numpyro.distributions as dist
 import pandas as pd
 import pytest
 import statsmodels.api as sm
-from scipy import stats
+from scipy import sparse, stats
 from sklearn.exceptions import NotFittedError
 
 from bayesglm import GLM, PopulationGLM
@@ -305,6 +305,8 @@ def test_prior_summary_of_pairs_groups_and_outputs(rng):
 def test_notebooks_show_the_priors_of_a_fit(rng):
     model = GLM(regularizer="Ridge", regularizer_strength={"a": 0.1, "b": 0.0})
     assert "as priors" not in model._repr_html_()
+    # Nothing is computed to be shown, least of all what there is not.
+    assert "covariance_" not in GLM(regularizer="Ridge").fit(sparse.csr_array(np.eye(6)), np.arange(6))._repr_html_()
     model.fit({"a": rng.normal(size=(50, 2)), "b": rng.normal(size=(50, 1))}, rng.poisson(1.0, size=50))
     assert repr(model) == "GLM(regularizer='Ridge', regularizer_strength={'a': 0.1, 'b': 0.0})"
     for html in (model._repr_html_(), model._repr_mimebundle_()["text/html"]):

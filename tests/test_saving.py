@@ -197,6 +197,13 @@ def test_files_that_are_wrong_newer_or_damaged_are_told(tmp_path):
         write(settings={"regularizer_strength": damage})
         with pytest.raises(ValueError, match="model cannot be loaded: "):
             bayesglm.load(path)
+    for name in ("__class__", "predict", "covariance_"):
+        write(fit=content["fit"] | {"spec_": 0, "coef_": 0, "intercept_": 0, "scale_": 0, "dof_resid_": 0, name: "x"})
+        with pytest.raises(ValueError, match=f"it has '{name}' as a part of the fit, which is none"):
+            bayesglm.load(path)
+    write(settings={"inverse_link_function": {"function": ["jax.numpy", "__loader__"]}})
+    with pytest.raises(ValueError, match="'__loader__', which this version"):
+        bayesglm.load(path)
     write(fit={"coef_": 3})
     with pytest.raises(ValueError, match="parts of the fit are missing"):
         bayesglm.load(path)

