@@ -235,8 +235,9 @@ class ClassifierGLM(BayesianGLM):
 
     def predict(self, X, *, offset=None):
         """Label of the most probable class, shape (n,) or (n, responses); nothing of X may be missing."""
-        share = self._predict(X, offset, missing=drops_missing(self.nan_policy))
-        if (lost := np.isnan(share).reshape(len(share), -1).any(1)).any():
+        missing = drops_missing(self.nan_policy)
+        share = self._predict(X, offset, missing=missing)
+        if missing and (lost := np.isnan(share).reshape(len(share), -1).any(1)).any():
             raise ValueError(
                 f"X or offset lack an entry in {int(lost.sum())} samples, the first at {int(np.argmax(lost))}, which "
                 "have no label then; predict_proba is NaN there."

@@ -22,7 +22,7 @@ LEVELS = [
     {"_potential"},
     {"_hmc", "_laplace", "_nuts"},
     {"_fitted", "_draws", "_engines", "_score", "_prior_summary", "_summary"},
-    {"_fitting"},
+    {"_fitting", "_parameters"},
     {"_stream", "_inference_data", "_cross_validation", "_leave_one_out"},
     {"_sampling"},
     {"_evidence"},
@@ -41,6 +41,7 @@ DOORS = {
         *(
             "_design",
             "_estimator",
+            "_parameters",
             "_incremental",
             "_bayesian",
             "glm",
