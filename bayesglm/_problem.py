@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 # Entries up to which programs are compiled for a power of two of samples.
-LARGEST_WITH_ROOM = 2 * 10**5
+LARGEST_WITH_ROOM = 10**5
 
 
 class Data(NamedTuple):
