@@ -366,8 +366,8 @@ class GLMCV(BaseEstimator):
     mean_scores_, standard_errors_ : numpy.ndarray, shape (n_strengths,)
         Of the validation scores; over the samples for "loo", where there is one column of scores and the standard
         errors are NaN.
-    coef_, intercept_, classes_
-        Those of `best_estimator_`; `classes_` of classes.
+    coef_, intercept_, n_features_in_, feature_names_in_, classes_
+        Those of `best_estimator_`, where it has them.
     """
 
     def __init__(
@@ -433,9 +433,10 @@ class GLMCV(BaseEstimator):
         self.best_estimator_ = models[self.best_index_]
         (fitted,) = fit_path(setup, [read[self.best_index_]], start=[fits[self.best_index_]])
         self.best_estimator_._set_fitted(fitted, self.best_strength_)
-        self.coef_, self.intercept_ = self.best_estimator_.coef_, self.best_estimator_.intercept_
-        if _has_classes(self):
-            self.classes_ = self.best_estimator_.classes_
+        for name in ("coef_", "intercept_", "n_features_in_", "feature_names_in_", "classes_"):
+            vars(self).pop(name, None)
+            if name in vars(self.best_estimator_):
+                setattr(self, name, vars(self.best_estimator_)[name])
         warn_of_fit(fitted)
         return self
 
@@ -458,9 +459,12 @@ class GLMCV(BaseEstimator):
         """Linear predictors of the classes, as `ClassifierGLM.decision_function`."""
         return self._chosen().decision_function(X, offset=offset)
 
-    def score(self, X, y=None, *, sample_weight=None, offset=None, score_type=None):
+    def score(
+        self, X, y=None, *, sample_weight=None, offset=None, score_type=None, multioutput="uniform_average"
+    ):  # fmt: skip
         """Score the chosen fit, as `GLM.score`."""
-        return self._chosen().score(X, y, sample_weight=sample_weight, offset=offset, score_type=score_type)
+        settings = {"sample_weight": sample_weight, "offset": offset, "multioutput": multioutput}
+        return self._chosen().score(X, y, score_type=score_type, **settings)
 
     def _chosen(self):
         if "best_estimator_" not in vars(self):

@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_diabetes
@@ -266,3 +267,13 @@ def test_not_fitted():
 
 def _times(strength, factor):
     return (strength[0] * factor, strength[1]) if isinstance(strength, tuple) else strength * factor
+
+
+def test_a_search_tells_what_its_fit_does(rng):
+    frame = pd.DataFrame(rng.normal(size=(60, 2)), columns=["a", "b"])
+    y = rng.poisson(1.0, size=(60, 2))
+    search = GLMCV(PopulationGLM(regularizer="Ridge"), [0.1, 1.0], cv=3, progress_bar=False).fit(frame, y)
+    assert search.feature_names_in_.tolist() == ["a", "b"]
+    assert search.n_features_in_ == 2
+    assert search.score(frame, y, multioutput="raw_values").shape == (2,)
+    assert not hasattr(search.fit(frame.to_numpy(), y), "feature_names_in_")
