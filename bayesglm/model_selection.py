@@ -434,9 +434,10 @@ class GLMCV(BaseEstimator):
         (fitted,) = fit_path(setup, [read[self.best_index_]], start=[fits[self.best_index_]])
         self.best_estimator_._set_fitted(fitted, self.best_strength_)
         for name in ("coef_", "intercept_", "n_features_in_", "feature_names_in_", "classes_"):
-            vars(self).pop(name, None)
             if name in vars(self.best_estimator_):
-                setattr(self, name, vars(self.best_estimator_)[name])
+                setattr(self, name, getattr(self.best_estimator_, name))
+            elif name in vars(self):
+                delattr(self, name)
         warn_of_fit(fitted)
         return self
 

@@ -26,8 +26,9 @@ COUNTS = {"check_regressor_multioutput": "it draws negative y, although the tags
 
 
 SEPARABLE = {
-    "check_sample_weight_equivalence_on_dense_data": "its classes can be told apart: without a penalty there is "
-    "no finite optimum to compare"
+    f"check_sample_weight_equivalence_on_{kind}_data": "its classes can be told apart: without a penalty there is no "
+    "finite optimum to compare"
+    for kind in ("dense", "sparse")
 }
 
 
