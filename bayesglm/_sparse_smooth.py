@@ -297,8 +297,12 @@ def _diagonal(problem, look):
 
 
 def _factorized(problem, look):
-    """Solution by a factorization of the Hessian of each column."""
-    parts = [_cholesky(_hessian(problem, look, [o]))[:2] for o in range(look.curvature.shape[1])]
+    """Solution by a factorization of the Hessian of each column; of few coefficients of classes, of all of them."""
+    m = look.curvature.shape[1]
+    if problem.joint and m * problem.X.shape[1] <= SMALL_WIDTH:
+        lower, unit, _ = _cholesky(_hessian(problem, look, list(range(m))))
+        return lambda right: (unit * cho_solve((lower, True), unit * right.T.ravel())).reshape(m, -1).T
+    parts = [_cholesky(_hessian(problem, look, [o]))[:2] for o in range(m)]
 
     def solve(right):
         if len(parts) == 1:
