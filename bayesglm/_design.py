@@ -380,7 +380,7 @@ def column_names(leaf):
 
 
 def by_columns(value, columns, label):
-    """Values (p,) of columns; those of a pandas Series whose labels are these, in their order.
+    """Values of columns, along the first axis; those of a pandas object whose labels are these, in their order.
 
     Raises
     ------
@@ -388,12 +388,12 @@ def by_columns(value, columns, label):
         If it has other labels.
     """
     index = getattr(value, "index", None)
-    if columns is None or index is None or callable(index) or np.ndim(value) != 1:
+    if columns is None or index is None or callable(index):
         return value
     names = [str(name) for name in index]
-    if names == list(map(str, range(len(names)))):
-        return value
     if sorted(names) != sorted(columns):
+        if names == list(map(str, range(len(names)))):
+            return value
         raise ValueError(f"{label} has the labels {names}; X has the columns {list(columns)}.")
     return value.iloc[[names.index(column) for column in columns]]
 

@@ -24,7 +24,15 @@ from bayesglm._strength import (
     read_unknowns,
     refuse_random,
 )
-from bayesglm._targets import check_counts, output_names, read_offset, read_successes, read_targets, read_weights
+from bayesglm._targets import (
+    check_counts,
+    check_output_names,
+    output_names,
+    read_offset,
+    read_successes,
+    read_targets,
+    read_weights,
+)
 
 __all__ = ["PenalizedGLM", "targets_of_formula"]
 
@@ -139,6 +147,7 @@ class PenalizedGLM(Parameters):
         targets, _ = self._read_targets(
             y, len(matrix), spec.form.family, matrix.dtype, spec.outputs.classes, missing=missing
         )
+        check_output_names(y, spec.outputs.names)
         weight, _ = self._weights(sample_weight, y, len(matrix), spec.form.family, matrix.dtype, missing=missing)
         with jax.enable_x64(True):
             eta = self._linear_predictor(matrix, offset, missing=missing).reshape(targets.shape)

@@ -248,7 +248,9 @@ def _find_modes(X, data, batch, scale, start, parts, effort):
         modes = find_modes[is_tiny](*problem, scale, start, tol, parts.max_iter, **static)
     else:
         static["prior"] = type(parts.prior)
-        modes = find_sparse_modes(*problem, scale, start, tol, parts.max_iter, **static, exact_trace=exact)
+        modes = find_sparse_modes(
+            *problem, scale, start, tol, parts.max_iter, **static, exact_trace=exact or X.size <= SMALL_SIZE
+        )
     return _of_smallest_norm(jax.tree.map(np.asarray, modes), data, batch, parts)
 
 

@@ -11,6 +11,7 @@ from bayesglm._fitting import Start, make_form
 from bayesglm._problem import Data
 from bayesglm._sparse_matrix import refuse_sparse
 from bayesglm._stream import fit_with, remember
+from bayesglm._targets import check_output_names
 
 __all__ = ["IncrementalGLM"]
 
@@ -65,8 +66,9 @@ class IncrementalGLM(PenalizedGLM):
         setup = setup._replace(data=setup.data.as_double())
         if last is not None:
             _check_alike(setup, last)
+            check_output_names(y, last.outputs.names)
             # The names of columns are those of the first call.
-            setup, dropped = setup._replace(layout=last.layout), self.n_samples_dropped_
+            setup, dropped = setup._replace(layout=last.layout, outputs=last.outputs), self.n_samples_dropped_
         if memory is None:
             if last is not None:
                 setup = setup._replace(data=_joined(self._samples_so_far(), setup.data))

@@ -16,6 +16,7 @@ from bayesglm._composite import MAX_HALVINGS, SLOW, Hessian, Solution, optimalit
 from bayesglm._quadratic import composite_step
 from bayesglm._sparse_matrix import weighted_sums
 from bayesglm._sparse_smooth import Look, losses
+from bayesglm.observation_models import is_canonical
 
 __all__ = ["minimize_sparse"]
 
@@ -51,7 +52,9 @@ def minimize_sparse(
     counts = np.arange(len(rows)) < count
     moves = free[rows] & (counts & (square > 0))[:, None]
     strength = prior.rows(strength, rows)
-    measure = partial(losses, y, share=features.share, scale=scale, family=family, link=link)
+    settings = {"share": features.share, "scale": scale, "family": family, "link": link}
+    canonical = is_canonical(family, link)
+    measure = partial(losses, y, **settings, of_steps=not canonical)
 
     def product(coef):
         return columns @ coef[:count] - center @ coef[:count]
@@ -70,14 +73,14 @@ def minimize_sparse(
         value = look.value.sum() + _penalty(coef, strength, prior=prior)
         return _Point(coef, intercept, eta, look, value, grad, rms, residual, 8 * look.rounding.sum() / rms)
 
-    def renewed(point):
-        return _hessian(columns, center, features.share, point.look, moves, count, fit_intercept=fit_intercept)
+    def renewed(look):
+        return _hessian(columns, center, features.share, look, moves, count, fit_intercept=fit_intercept)
 
     point = evaluate(np.where(counts[:, None], start[0], 0.0), np.asarray(start[1]))
     hessian, renew, stuck, n_iter = None, True, False, 0
     while point.residual > max(tol, point.floor) and not stuck and n_iter < max_iter:
         if renew:
-            hessian = renewed(point)
+            hessian = renewed(point.look)
         ahead, length, failed = _step(
             point, hessian, strength, moves, square, count, tol, product, measure, prior, fit_intercept=fit_intercept
         )
@@ -86,7 +89,9 @@ def minimize_sparse(
         stuck, renew = failed and renew, failed or length < 1 or point.residual > SLOW * before
     curvature = point.look.curvature
     if hessian is None or (exact_trace and (np.abs(curvature - hessian.curvature) > 1e-9 * curvature).any()):
-        hessian = renewed(point)
+        hessian = renewed(point.look)
+    if not canonical:
+        hessian = renewed(jax.tree.map(np.asarray, losses(y, point.eta, **settings, of_steps=False)))
     converged = point.residual <= max(tol, point.floor) and bool(np.isfinite(point.value))
     return Solution(
         coef=point.coef,

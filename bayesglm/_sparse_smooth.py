@@ -16,10 +16,10 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
 from bayesglm._map import Mode, pearson, start_of_intercept
-from bayesglm._passes import expected_curvature, positive, value_and_slope
+from bayesglm._passes import curvature_of_steps, expected_curvature, positive, value_and_slope
 from bayesglm._sparse_matrix import weighted_sums
 from bayesglm.links import IDENTITY
-from bayesglm.observation_models import GaussianObservations
+from bayesglm.observation_models import GaussianObservations, is_canonical
 
 __all__ = ["Look", "find_sparse_smooth_modes", "losses"]
 
@@ -34,7 +34,7 @@ EXACT_PROBES, CHEAP_PROBES = 32, 8
 PROBE_TOL = 1e-3
 MAX_PRODUCTS = 2000
 SMALLEST_STEP = 2.0**-40
-EPS = np.finfo(float).eps
+EPS, LARGEST = np.finfo(float).eps, np.sqrt(np.finfo(float).max)
 
 
 class _Problem(NamedTuple):
@@ -62,10 +62,15 @@ class Look(NamedTuple):
     value: Any  # (m,) mean loss
     size: Any  # (m,) mean absolute loss
     slope: Any  # (n, m) share * derivative
-    curvature: Any  # (n, m) share * expected second derivative by each linear predictor
+    curvature: Any  # (n, m) share * second derivative by each linear predictor
     mean: Any  # (n, m) probabilities of the classes where the loss is joint, or None
     rms: Any  # (m,) root mean square of the derivatives
     rounding: Any  # (m,) rounding error of the gradient
+
+    @property
+    def is_bounded(self):
+        """Whether sums over the second derivatives (m,) are far from overflowing."""
+        return self.curvature.sum(0) < LARGEST
 
     def bent(self, share, eta):
         """Second derivatives (n, m) times changes of the linear predictors."""
@@ -121,8 +126,11 @@ def find_sparse_smooth_modes(
         penalty = as_columns(strength[some]).astype(float)
         problem = _Problem(X, square, center, share, spread, penalty, moves, family.joint)
         begin = as_columns(start[0][some]), as_columns(start[1][some])
-        measure = partial(losses, columns[0], share=share, scale=scale[some], family=family, link=link)
-        found = _solve(problem, measure, columns, begin, tol, max_iter, trace, link, quadratic=quadratic)
+        settings = {"share": share, "scale": scale[some], "family": family, "link": link}
+        measure = partial(losses, columns[0], **settings, of_steps=not is_canonical(family, link))
+        expected = partial(losses, columns[0], **settings, of_steps=False)
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = _solve(problem, measure, expected, columns, begin, tol, max_iter, trace, link, quadratic=quadratic)
         statistic = np.asarray(pearson(columns[0], found["eta"], weight, scale[some], family, link))
         lost = problem.gathered((can_move & ~moves[1:] & (penalty == 0)).any(0), np.logical_or)
         modes.append(
@@ -145,9 +153,9 @@ def _by_problem(coef, n_classes):
     return coef.reshape(len(coef), -1, n_classes).transpose(1, 0, 2)
 
 
-@partial(jax.jit, static_argnames=("family", "link"))
-def losses(y, eta, share, scale, *, family, link):
-    """Loss of y (n, m) at linear predictors eta and its derivatives."""
+@partial(jax.jit, static_argnames=("family", "link", "of_steps"))
+def losses(y, eta, share, scale, *, family, link, of_steps):
+    """Loss of y (n, m) at linear predictors eta and its derivatives: second ones as expected, or those of steps."""
     loss = partial(family.nll, link=link, scale=scale)
     weight = share[:, None]
     value, slope = value_and_slope(loss, y, eta, joint=family.joint)
@@ -156,6 +164,7 @@ def losses(y, eta, share, scale, *, family, link):
         bend = family.unit_variance(mean, scale)
     else:
         mean, bend = None, expected_curvature(loss, link.inverse, eta)
+        bend = curvature_of_steps(loss, link.inverse, y, eta) if of_steps else bend
     # What overflows must not meet a weight of 0.
     value, slope, curvature = (jnp.where(weight > 0, weight * z, 0.0) for z in (value, slope, bend))
     rms = jnp.sqrt(jnp.sum(jnp.where(weight > 0, slope**2 / positive(weight), 0.0), 0))
@@ -166,7 +175,7 @@ def losses(y, eta, share, scale, *, family, link):
     return Look(total, jnp.sum(jnp.abs(value), 0), slope, curvature, mean, rms, rounding)
 
 
-def _solve(problem, measure, columns, begin, tol, max_iter, trace, link, *, quadratic):
+def _solve(problem, measure, expected, columns, begin, tol, max_iter, trace, link, *, quadratic):
     """Dictionary of coef (p, m), eta (n, m) and, for each column, the fields of a Mode but for Pearson's statistic."""
     X, center, moves = problem.X, problem.center, problem.moves
     y, offset = columns
@@ -180,7 +189,9 @@ def _solve(problem, measure, columns, begin, tol, max_iter, trace, link, *, quad
     look, residual, goal, grad, unit = _examine(problem, measure, eta, coef, tol)
     done, n_iter = np.zeros(len(intercept), bool), np.zeros(len(intercept), int)
     while True:
-        done |= (residual <= goal) | (n_iter >= max_iter)
+        # From where second derivatives overflow there is no step.
+        lost = ~np.isfinite(grad).all(0) | ~look.is_bounded
+        done |= (residual <= goal) | (n_iter >= max_iter) | problem.gathered(lost, np.logical_or)
         active = np.flatnonzero(~done)
         if not active.size:
             break
@@ -212,7 +223,7 @@ def _solve(problem, measure, columns, begin, tol, max_iter, trace, link, *, quad
         eta = offset + intercept + X @ coef - center @ coef
         look, residual, goal, grad, unit = _examine(problem, measure, eta, coef, tol)
         n_iter += moved
-    freedom, pivot = _freedom(problem, look, trace)
+    freedom, pivot = _freedom(problem, _as_arrays(expected(eta)), trace)
     return {
         "coef": coef,
         "intercept": intercept - center @ coef,
@@ -350,9 +361,9 @@ def _freedom(problem, look, trace):
     groups = [list(range(m))] if problem.joint else [[o] for o in range(m)]
     size = p * len(groups[0])
     freedom, pivot = np.empty(m), np.ones(m)
-    if trace == "none" and size > SMALL_WIDTH:
+    if (trace == "none" and size > SMALL_WIDTH) or not look.is_bounded.all():
         return np.full(m, np.nan), pivot
-    limit = EXACT_TRACE if trace == "exact" else CHEAP_TRACE
+    limit = EXACT_TRACE if trace == "exact" or problem.joint else CHEAP_TRACE
     by_samples = not problem.joint and n <= limit and not ((problem.strength == 0) & problem.moves[1:]).any()
     for group in groups:
         part, seen = problem.columns(group), look.columns(group)

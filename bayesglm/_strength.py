@@ -181,6 +181,7 @@ def read_feature_mask(mask, layout, output_shape):
 
     def read_leaf(value, index, label):
         width = layout.widths[index]
+        value = by_columns(value, layout.columns[index], label) if np.ndim(value) == 1 + len(output_shape) else value
         array = as_numbers(value, label)
         full = (width, *output_shape)
         allowed = [full] if layout.is_array else [output_shape, full, ()]

@@ -9,6 +9,7 @@ from bayesglm._warn import warn_user
 
 __all__ = [
     "check_counts",
+    "check_output_names",
     "label_array",
     "missing_labels",
     "output_names",
@@ -66,6 +67,13 @@ def output_names(y):
     """Names of the columns of y, or None if it has none, or just numbers in order."""
     names = column_names(y)
     return None if names is None or names == tuple(map(str, range(len(names)))) else names
+
+
+def check_output_names(y, known):
+    """Raise a ValueError if y has columns of other names, or in another order, than those of the fit."""
+    names = output_names(y)
+    if names is not None and known is not None and names != known:
+        raise ValueError(f"y has the columns {list(names)}; the model was fitted with {list(known)}.")
 
 
 def read_successes(y, n_samples, *, missing=False):

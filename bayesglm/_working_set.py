@@ -155,10 +155,11 @@ def _solve(features, weight, problem, point, grad, *, tol, max_iter, family, lin
         stronger = problem._replace(strength=prior.times(problem.strength, factor))
         start = point.coef[rows], point.intercept
         solve = minimize_sparse if isinstance(features.X, SparseMatrix) else _solve_part
-        part = solve(
-            features, stronger, rows, count, start, aim, max_iter,
-            prior=prior, exact_trace=exact_trace, fit_intercept=fit_intercept, **parts,
-        )  # fmt: skip
+        with np.errstate(over="ignore", invalid="ignore"):
+            part = solve(
+                features, stronger, rows, count, start, aim, max_iter,
+                prior=prior, exact_trace=exact_trace, fit_intercept=fit_intercept, **parts,
+            )  # fmt: skip
         coef = np.zeros_like(point.coef)
         coef[rows[:count]] = np.asarray(part.coef)[:count]
         slopes = _slopes(features.share, problem.y, part.eta, problem.scale, **parts)

@@ -9,7 +9,15 @@ from bayesglm._estimator import targets_of_formula
 from bayesglm._options import drops_missing, resolve
 from bayesglm._problem import Outputs
 from bayesglm._score import scores_each
-from bayesglm._targets import label_array, missing_labels, output_names, read_classes, read_labels, read_weights
+from bayesglm._targets import (
+    check_output_names,
+    label_array,
+    missing_labels,
+    output_names,
+    read_classes,
+    read_labels,
+    read_weights,
+)
 from bayesglm.observation_models import CategoricalObservations
 
 __all__ = ["GLM", "ClassifierGLM", "PopulationGLM"]
@@ -292,6 +300,7 @@ class ClassifierGLM(BayesianGLM):
         share = self._predict(X, offset, missing=missing)
         if terms is not None:
             y = targets_of_formula(terms, X, y, missing=missing, labels=True)
+        check_output_names(y, self._spec().outputs.names)
         # Labels that the fit has not seen are wrong, as for scikit-learn.
         labels = label_array(y, len(share))
         if labels.shape != share.shape[:-1]:

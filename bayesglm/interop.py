@@ -262,10 +262,11 @@ def _at_choice(estimator):
     shared = {name: value for name, value in options.items() if name in plain.get_params()}
     twin = plain.set_params(**shared)
     for source, target in CHOSEN[kind].items():
-        value = np.unique(getattr(estimator, source))
-        if len(value) > 1:
-            raise ValueError(f"estimator has several values of {source}, {value.tolist()}; one model has one.")
-        setattr(twin, target, float(value[0]))
+        values = {each for each in np.ravel(np.asarray(getattr(estimator, source), object)) if each is not None}
+        if len(values) > 1:
+            raise ValueError(f"estimator has several values of {source}, {sorted(values)}; one model has one.")
+        if values:
+            setattr(twin, target, float(*values))
     for name in ("coef_", "classes_"):
         if name in vars(estimator):
             setattr(twin, name, getattr(estimator, name))

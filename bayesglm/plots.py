@@ -285,8 +285,10 @@ def plot_predictions(
         draws, means = predict_draws(model, X, offset, num_samples, seed, observed.shape)
         mean = means.mean(0)
         if spec.form.family.counts_trials:
-            successes = np.random.default_rng(seed).binomial(trials[:, None].astype(int), means)
-            draws = successes / np.maximum(trials, 1)[:, None]
+            known = ~np.isnan(trials) & ~np.isnan(mean).any(1)
+            trials, chance = np.where(known, trials, 0.0)[:, None], np.nan_to_num(means)
+            successes = np.random.default_rng(seed).binomial(trials.astype(int), chance)
+            draws = np.where(known[:, None], successes / np.maximum(trials, 1), np.nan)
     known = ~np.isnan(observed).any(1) & ~np.isnan(mean).any(1)
     if kind == "scatter":
         observed, mean, draws = observed[known], mean[known], None if draws is None else draws[:, known]

@@ -411,6 +411,9 @@ def test_labels_of_strengths_are_names_of_columns(rng):
     tree = {"x": frame}
     of_leaf = ridge(regularizer_strength={"x": by_name}).fit(tree, y)
     np.testing.assert_array_equal(of_leaf.coef_["x"], model.coef_)
+    mask = pd.DataFrame({"one": [1, 0, 1], "two": [1, 1, 0]}, index=list("cab"))
+    masked = PopulationGLM(feature_mask=mask, regularizer="Ridge").fit(frame, np.stack([y, y[::-1]], 1))
+    np.testing.assert_array_equal(masked.coef_ == 0, [[True, False], [False, True], [False, False]])
     unnamed = pd.Series([0.0, 0.1, 0.5])
     np.testing.assert_array_equal(ridge(regularizer_strength=unnamed).fit(frame, y).coef_, model.coef_)
     with pytest.raises(ValueError, match=r"has the labels \['c', 'a', 'd'\]; X has the columns \['a', 'b', 'c'\]"):
@@ -441,5 +444,15 @@ def test_columns_of_y_name_the_outputs(kind, rng, tmp_path):
     save(model, tmp_path / "model")
     again = load(tmp_path / "model")
     assert again.posterior_predictive(X).predictions.coords["output"].values.tolist() == names
+    if kind in ("pandas", "polars"):
+        turned = frame[names[::-1]]
+        for call in (
+            lambda: model.score(X, turned),
+            lambda: PopulationGLM().partial_fit(X, frame).partial_fit(X, turned),
+        ):
+            with pytest.raises(
+                ValueError, match=r"y has the columns \['cell 2'.*; the model was fitted with \['cell 0'"
+            ):
+                call()
     labels = ClassifierGLM("Ridge", 0.1).fit(X, frames(kind, np.minimum(y, 1).astype(float), y[:, 0])[0])
     assert labels.summary().index[0] == "intercept[cell 0, 0.0]"

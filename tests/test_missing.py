@@ -1,5 +1,6 @@
 """nan_policy="drop": the fit of the samples that are complete."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +8,7 @@ from numpyro import distributions as dist
 from scipy import sparse
 from sklearn.model_selection import cross_val_score
 
-from bayesglm import GLM, GLMCV, ClassifierGLM, PopulationGLM, strength_path
+from bayesglm import GLM, GLMCV, ClassifierGLM, PopulationGLM, plots, strength_path
 
 
 @pytest.fixture
@@ -194,3 +195,15 @@ def test_samples_without_a_label_are_told(data):
     for call in (model.predict, lambda X: model.simulate(0, X)):
         with pytest.raises(ValueError, match="lack an entry in 2 samples, the first at 3, which have no label then"):
             call(X)
+
+
+def test_predictions_are_drawn_of_what_is_known(data, rng):
+    X, *_ = data
+    y = np.column_stack([rng.integers(0, 4, 80), np.full(80, 3)]).astype(float)
+    y[5] = np.nan
+    model = GLM("Binomial", regularizer="Ridge", regularizer_strength=0.1, nan_policy="drop")
+    model.sample(X, y, num_samples=20, num_chains=1, method="laplace", progress_bar=False)
+    for kind in ("scatter", "time"):
+        axis = plots.plot_predictions(model, X, y, kind=kind)
+        assert axis.get_figure() is not None
+    plt.close("all")

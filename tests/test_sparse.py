@@ -8,6 +8,7 @@ import pytest
 from jax.experimental.sparse import BCOO
 from numpyro import distributions as dist
 from scipy import sparse
+from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import ElasticNet as TheirElasticNet
 from sklearn.linear_model import Lasso as TheirLasso
@@ -438,3 +439,16 @@ def test_the_tag_says_that_sparse_matrices_are_taken():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         GLM(regularizer="Ridge").fit(sparse.eye_array(6), np.arange(6))
+
+
+@pytest.mark.parametrize("regularizer", ["Ridge", "ElasticNet"])
+@pytest.mark.parametrize("link", ["exp", "softplus"])
+def test_links_that_are_not_canonical_take_the_steps_of_dense_arrays(link, regularizer, rng):
+    X, y, *_ = draw(rng, "Gamma", (150, 5))
+    model = GLM("Gamma", link, regularizer, REGULARIZERS[regularizer])
+    dense, other = (clone(model).fit(features, y) for features in (X.toarray(), X))
+    assert other.n_iter_ <= dense.n_iter_ + 1
+    np.testing.assert_allclose(other.coef_, dense.coef_, atol=1e-9)
+    np.testing.assert_allclose(other.dof_resid_, dense.dof_resid_)
+    warm = clone(model).set_params(warm_start=True).fit(X, y[::-1]).fit(1000 * X, y)
+    np.testing.assert_allclose(warm.coef_, clone(model).fit(1000 * X, y).coef_, atol=1e-10)
