@@ -255,9 +255,10 @@ def test_groups_with_masks_go_there_and_back(nemos):
 
 @pytest.mark.parametrize(
     "estimator",
-    [RidgeCV(), LogisticRegressionCV(Cs=3, l1_ratios=(1,), solver="saga", use_legacy_attributes=False, tol=1e-9,
-                                     scoring="neg_log_loss", max_iter=10_000), LassoCV(tol=1e-9), ElasticNetCV(l1_ratio=[0.2, 0.8], tol=1e-9),
-     LogisticRegressionCV(l1_ratios=(0,), use_legacy_attributes=False, scoring="neg_log_loss", tol=1e-10)],
+    [RidgeCV(), LassoCV(tol=1e-9), ElasticNetCV(l1_ratio=[0.2, 0.8], tol=1e-9),
+     LogisticRegressionCV(l1_ratios=(0,), use_legacy_attributes=False, scoring="neg_log_loss", tol=1e-10),
+     LogisticRegressionCV(Cs=3, l1_ratios=(1,), solver="saga", use_legacy_attributes=False, tol=1e-9,
+                          scoring="neg_log_loss", max_iter=10_000)],
     ids=repr,
 )  # fmt: skip
 def test_choices_of_scikit_learn_are_read(estimator):
