@@ -78,7 +78,8 @@ class GLM(BayesianGLM):
         Sum of the weights minus the effective degrees of freedom. Where `scale_` does not rest on them, large problems
         make do with an approximate trace of the hat matrix: that of some samples (smooth penalties), or of the
         solver's last Hessian. For a sparse X under a smooth penalty, beyond 2000 features and samples (500, where
-        `scale_` does not rest on it) the trace is estimated from random vectors, the same ones each time.
+        `scale_` does not rest on it; of classes, 2000 coefficients, also where X is dense) the trace is estimated from
+        random vectors, the same ones each time.
     regularizer_strength_ : number, array_like or tree
         The strengths of the fit: `regularizer_strength` with numbers in place of "evidence".
     n_iter_ : int
