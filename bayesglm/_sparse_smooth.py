@@ -129,6 +129,7 @@ def find_sparse_smooth_modes(
         settings = {"share": share, "scale": scale[some], "family": family, "link": link}
         measure = partial(losses, columns[0], **settings, of_steps=not is_canonical(family, link))
         expected = partial(losses, columns[0], **settings, of_steps=False)
+        # Steps that overflow are taken back.
         with np.errstate(over="ignore", invalid="ignore"):
             found = _solve(problem, measure, expected, columns, begin, tol, max_iter, trace, link, quadratic=quadratic)
         statistic = np.asarray(pearson(columns[0], found["eta"], weight, scale[some], family, link))

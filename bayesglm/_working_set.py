@@ -155,6 +155,7 @@ def _solve(features, weight, problem, point, grad, *, tol, max_iter, family, lin
         stronger = problem._replace(strength=prior.times(problem.strength, factor))
         start = point.coef[rows], point.intercept
         solve = minimize_sparse if isinstance(features.X, SparseMatrix) else _solve_part
+        # Steps that overflow are taken back.
         with np.errstate(over="ignore", invalid="ignore"):
             part = solve(
                 features, stronger, rows, count, start, aim, max_iter,

@@ -254,7 +254,7 @@ def _at_choice(estimator):
     kind = type(estimator).__name__
     if kind not in CHOSEN or not type(estimator).__module__.startswith("sklearn."):
         return estimator
-    if not hasattr(estimator, "coef_"):
+    if "coef_" not in vars(estimator):
         raise ValueError(f"estimator is a {kind} that is not fitted; GLMCV chooses a strength here.")
     from sklearn import linear_model
 

@@ -203,7 +203,11 @@ def test_predictions_are_drawn_of_what_is_known(data, rng):
     y[5] = np.nan
     model = GLM("Binomial", regularizer="Ridge", regularizer_strength=0.1, nan_policy="drop")
     model.sample(X, y, num_samples=20, num_chains=1, method="laplace", progress_bar=False)
-    for kind in ("scatter", "time"):
-        axis = plots.plot_predictions(model, X, y, kind=kind)
-        assert axis.get_figure() is not None
+    known = ~np.isnan(X).any(1) & ~np.isnan(y).any(1)
+    axis = plots.plot_predictions(model, X, y, kind="time")
+    lines = {line.get_label(): line.get_ydata() for line in axis.get_lines()}
+    np.testing.assert_array_equal(np.isnan(lines["observed"]), np.isnan(y).any(1))
+    np.testing.assert_array_equal(np.isnan(lines["predicted mean"]), np.isnan(X).any(1))
+    axis = plots.plot_predictions(model, X, y)
+    assert max(len(dots.get_offsets()) for dots in axis.collections if len(dots.get_offsets())) <= known.sum()
     plt.close("all")
